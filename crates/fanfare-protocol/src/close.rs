@@ -1,0 +1,201 @@
+//! Every way a connection can end: one enum, one table.
+
+use std::borrow::Cow;
+
+/// A WebSocket close code (RFC 6455 section 7.4, and the 4xxx range of `docs/protocol.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CloseCode(pub u16);
+
+/// Why a connection ended. The label is used in metrics, logs and the ledger; code and text go to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The client sent a close frame.
+    ClientClosed,
+    /// The socket ended or failed without a close frame.
+    ConnectionLost,
+    /// The client asked for it: `leave`, or `close` on the hello-world path.
+    Left,
+    /// A frame broke RFC 6455.
+    ProtocolError(&'static str),
+    /// A binary message where none is allowed.
+    BinaryNotAllowed,
+    /// Text that is not UTF-8.
+    BadUtf8,
+    /// Ten bad messages in a row.
+    BadMessages,
+    /// A message in more fragments than allowed.
+    TooManyFragments,
+    /// A message over the limit.
+    MessageTooBig {
+        /// The limit, bytes.
+        max: usize,
+    },
+    /// A command that this connection may not give.
+    NotAllowed,
+    /// The room was closed for all.
+    RoomClosed,
+    /// By order of an operator or moderator.
+    Kicked,
+    /// The node is leaving service.
+    Drain,
+    /// The node cannot take more.
+    Overloaded,
+    /// No pong within the deadline.
+    PongTimeout {
+        /// The deadline, milliseconds.
+        ms: u64,
+    },
+    /// The outbox reached a bound.
+    SlowConsumer {
+        /// Bytes queued.
+        bytes: usize,
+        /// Messages queued.
+        messages: usize,
+    },
+    /// Queued bytes did not move within the write deadline.
+    WriteTimeout {
+        /// Bytes queued.
+        bytes: usize,
+        /// Messages queued.
+        messages: usize,
+    },
+    /// A fault of ours.
+    Internal,
+}
+
+impl CloseReason {
+    /// Labels of all reasons, for metrics that start at zero.
+    pub const LABELS: [&'static str; 18] = [
+        "client_closed",
+        "connection_lost",
+        "left",
+        "protocol_error",
+        "binary_not_allowed",
+        "bad_utf8",
+        "bad_messages",
+        "too_many_fragments",
+        "message_too_big",
+        "not_allowed",
+        "room_closed",
+        "kicked",
+        "drain",
+        "overloaded",
+        "pong_timeout",
+        "slow_consumer",
+        "write_timeout",
+        "internal",
+    ];
+
+    /// Place of this reason in [`Self::LABELS`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::ClientClosed => 0,
+            Self::ConnectionLost => 1,
+            Self::Left => 2,
+            Self::ProtocolError(_) => 3,
+            Self::BinaryNotAllowed => 4,
+            Self::BadUtf8 => 5,
+            Self::BadMessages => 6,
+            Self::TooManyFragments => 7,
+            Self::MessageTooBig { .. } => 8,
+            Self::NotAllowed => 9,
+            Self::RoomClosed => 10,
+            Self::Kicked => 11,
+            Self::Drain => 12,
+            Self::Overloaded => 13,
+            Self::PongTimeout { .. } => 14,
+            Self::SlowConsumer { .. } => 15,
+            Self::WriteTimeout { .. } => 16,
+            Self::Internal => 17,
+        }
+    }
+
+    /// Stable label for metrics, logs and the ledger.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self.index()]
+    }
+
+    /// The close code the client is told.
+    #[must_use]
+    pub const fn code(self) -> CloseCode {
+        CloseCode(match self {
+            Self::ClientClosed | Self::ConnectionLost | Self::Left => 1000,
+            Self::ProtocolError(_) => 1002,
+            Self::BinaryNotAllowed => 1003,
+            Self::BadUtf8 => 1007,
+            Self::BadMessages | Self::TooManyFragments => 1008,
+            Self::MessageTooBig { .. } => 1009,
+            Self::Internal => 1011,
+            Self::Drain => 1012,
+            Self::NotAllowed => 4403,
+            Self::RoomClosed => 4410,
+            Self::Kicked => 4420,
+            Self::Overloaded => 4500,
+            Self::PongTimeout { .. } => 4504,
+            Self::SlowConsumer { .. } | Self::WriteTimeout { .. } => 4508,
+        })
+    }
+
+    /// The reason text the client is told; at most 123 bytes (RFC 6455 section 5.5.1).
+    #[must_use]
+    pub fn text(self) -> Cow<'static, str> {
+        match self {
+            Self::ClientClosed | Self::ConnectionLost => "bye".into(),
+            Self::Left => "left".into(),
+            Self::ProtocolError(what) => what.into(),
+            Self::BinaryNotAllowed => "binary messages are not allowed here".into(),
+            Self::BadUtf8 => "text is not UTF-8".into(),
+            Self::BadMessages => "too many bad messages in a row".into(),
+            Self::TooManyFragments => "message in too many fragments".into(),
+            Self::MessageTooBig { max } => format!("message over {max} bytes").into(),
+            Self::NotAllowed => "not allowed".into(),
+            Self::RoomClosed => "room closed".into(),
+            Self::Kicked => "kicked".into(),
+            Self::Drain => "node is leaving service, reconnect".into(),
+            Self::Overloaded => "node overloaded, come back with back-off".into(),
+            Self::PongTimeout { ms } => format!("no pong within {ms} ms").into(),
+            Self::SlowConsumer { bytes, messages } => format!("queued {bytes} bytes, {messages} messages").into(),
+            Self::WriteTimeout { bytes, messages } => {
+                format!("write blocked: queued {bytes} bytes, {messages} messages").into()
+            }
+            Self::Internal => "internal error".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_label_and_a_text_that_fits() {
+        let all = [
+            CloseReason::ClientClosed,
+            CloseReason::ConnectionLost,
+            CloseReason::Left,
+            CloseReason::ProtocolError("reserved bits are set"),
+            CloseReason::BinaryNotAllowed,
+            CloseReason::BadUtf8,
+            CloseReason::BadMessages,
+            CloseReason::TooManyFragments,
+            CloseReason::MessageTooBig { max: usize::MAX },
+            CloseReason::NotAllowed,
+            CloseReason::RoomClosed,
+            CloseReason::Kicked,
+            CloseReason::Drain,
+            CloseReason::Overloaded,
+            CloseReason::PongTimeout { ms: u64::MAX },
+            CloseReason::SlowConsumer { bytes: usize::MAX, messages: usize::MAX },
+            CloseReason::WriteTimeout { bytes: usize::MAX, messages: usize::MAX },
+            CloseReason::Internal,
+        ];
+        for (index, reason) in all.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert!(reason.text().len() <= 123, "{reason:?}");
+        }
+        assert_eq!(all.len(), CloseReason::LABELS.len());
+    }
+}

@@ -1,0 +1,1 @@
+//! The JSON dialect: objects with a string `name`.

@@ -1,0 +1,1 @@
+//! The text dialect: messages as they are.

@@ -1,0 +1,186 @@
+//! What Fanfare tells clients, before it is put into a dialect.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::value::RawValue;
+
+use crate::command::{ErrorCode, ReplyId};
+use crate::{Payload, RoomName, UserName};
+
+/// Where a room's stream stands: the tag of one life of the room, and the number of its latest publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Random tag of one life of the room; a room that was reaped and returns has another.
+    pub epoch: u64,
+    /// Number of the latest publication, dense, from 1; 0 before the first.
+    pub offset: u64,
+}
+
+impl Position {
+    /// The epoch as it is written outside: 16 hexadecimal digits.
+    #[must_use]
+    pub fn epoch_text(epoch: u64) -> String {
+        format!("{epoch:016x}")
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}:{}", self.epoch, self.offset)
+    }
+}
+
+impl FromStr for Position {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "a position is written EPOCH:OFFSET, as `subscribed` gave it";
+        let (epoch, offset) = text.split_once(':').ok_or(EXPECTED)?;
+        if epoch.len() != 16 || !offset.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(EXPECTED);
+        }
+        let epoch = u64::from_str_radix(epoch, 16).map_err(|_| EXPECTED)?;
+        let offset = offset.parse().map_err(|_| EXPECTED)?;
+        Ok(Self { epoch, offset })
+    }
+}
+
+/// A publication: a message a room has accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Number within the room's epoch, told to clients only where history is on.
+    pub offset: Option<u64>,
+    /// Who said it, where that is known.
+    pub user: Option<UserName>,
+    /// The user's bytes.
+    pub payload: Payload,
+}
+
+/// What a whole room is told. It travels in the room's one order, whoever it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomEvent {
+    /// A publication.
+    Message(RoomName, Published),
+    /// A user came.
+    Joined(RoomName, Option<UserName>),
+    /// A user said it goes, or went.
+    Left(RoomName, Option<UserName>),
+    /// The room was closed for all; nothing follows.
+    RoomClosed(RoomName),
+}
+
+impl RoomEvent {
+    /// The room it belongs to.
+    #[must_use]
+    pub fn room(&self) -> &RoomName {
+        match self {
+            Self::Message(room, _) | Self::Joined(room, _) | Self::Left(room, _) | Self::RoomClosed(room) => room,
+        }
+    }
+}
+
+/// What one client is told: replies and life-cycle events.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    /// First event on `/ws`.
+    Welcome {
+        /// Public id of the connection.
+        connection: &'a str,
+        /// Time between the gateway's pings, milliseconds.
+        heartbeat_ms: u64,
+        /// The user, where one is known.
+        user: Option<&'a UserName>,
+        /// Name of the node.
+        node: &'a str,
+    },
+    /// Reply to `subscribe`.
+    Subscribed {
+        /// The room.
+        room: &'a RoomName,
+        /// Where its stream stood when the subscription began.
+        position: Position,
+        /// Nothing was missed, or all of it follows.
+        recovered: bool,
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// Reply to `unsubscribe` and `leave`.
+    Unsubscribed {
+        /// The room.
+        room: &'a RoomName,
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// Receipt of a publication.
+    Ack {
+        /// The publication's number, where history is on.
+        offset: Option<u64>,
+        /// Subscribers it was written to or queued for within their bounds.
+        delivered: u64,
+        /// Subscribers that stay but did not get it, by their room's slow policy.
+        dropped: u64,
+        /// Subscribers closed because they could not take it.
+        evicted: u64,
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// Reply to `presence`.
+    Presence {
+        /// The room.
+        room: &'a RoomName,
+        /// Subscribers in the room.
+        count: u64,
+        /// Users in the room, where presence is on.
+        members: &'a [UserName],
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// Reply to `ping`.
+    Pong {
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// This node is leaving service.
+    Drain {
+        /// Come back after this time, milliseconds.
+        retry_ms: u64,
+    },
+    /// A command was refused; the connection stays.
+    Error {
+        /// Stable code.
+        code: ErrorCode,
+        /// For people: what was wrong and what to do.
+        message: &'a str,
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+}
+
+/// Raw JSON of a command's `id`, returned on its reply exactly as it was written.
+pub(crate) fn valid_id(raw: &RawValue) -> bool {
+    let text = raw.get();
+    text.len() <= ReplyId::BYTES_MAX && matches!(text.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_read_back_what_they_write() {
+        let position = Position { epoch: 0x00ab_cdef_0123_4567, offset: 42 };
+        assert_eq!(position.to_string(), "00abcdef01234567:42");
+        assert_eq!(position.to_string().parse(), Ok(position));
+        for bad in [
+            "",
+            "1:2",
+            "00abcdef01234567",
+            "00abcdef01234567:",
+            "00abcdef01234567:-1",
+            "00abcdef01234567:99999999999999999999",
+        ] {
+            assert!(bad.parse::<Position>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The words and the grammar of Fanfare: names, commands, events, dialects, WebSocket frames, and the session as a value.
+//!
+//! Everything here is a plain value. Nothing in this crate has a socket, a clock, a task or a source of randomness: bytes
+//! come in as slices, time comes in as an argument, and what should happen comes out as an [`Action`]. That is what lets
+//! proptest, the fuzzers and the seeded simulation drive a session at millions of steps a second.
+//!
+//! - [`wire`] is RFC 6455: an incremental [`wire::Decoder`] for what clients send, and functions that append server frames.
+//! - [`Session`] is one client's conversation: a decoded message goes in, one [`Action`] comes out.
+//! - [`RoomEvent`] and [`Event`] are what the gateway tells clients; a [`Variant`] turns them into wire-ready frames.
+//! - [`CloseReason`] names every way a connection can end: code, text and metric label in one table.
+//!
+//! What it deliberately does not know: who else is connected, which rooms exist, whether a command is allowed.
+
+mod close;
+mod command;
+mod dialect;
+mod event;
+mod limits;
+mod name;
+mod payload;
+mod session;
+pub mod wire;
+
+pub use close::{CloseCode, CloseReason};
+pub use command::{Action, ErrorCode, ReplyId, Target};
+pub use dialect::{Dialect, VARIANTS, Variant};
+pub use event::{Event, Position, Published, RoomEvent};
+pub use limits::{HeartbeatLimits, MessageLimits, OutboxLimits};
+pub use name::{NameError, RoomName, UserName};
+pub use payload::{Payload, PayloadRef};
+pub use session::{Mode, Session};
