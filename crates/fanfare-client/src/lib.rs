@@ -1,1 +1,28 @@
-//! placeholder
+//! The small async client that tests, the load generator and users share.
+//!
+//! - [`connect`] opens a WebSocket and gives a [`Connection`]: [`Connection::next`] for what comes in, `send_…` for what
+//!   goes out. Both are cancel safe, so they may stand in `select!`.
+//! - [`Event`] reads the JSON dialect, [`Command`] writes it. The text dialect needs neither.
+//! - [`HttpPublisher`] publishes through the admin listener and returns the [`Receipt`].
+//! - [`Backoff`] and [`may_return`] say whether and when to come back after a close.
+//!
+//! It speaks plain TCP: a gateway behind a load balancer leaves TLS to the balancer. It never reconnects by itself, keeps
+//! no queue of its own beyond the bytes that wait to be written, and rolls no dice: the caller passes them in.
+
+mod backoff;
+mod connection;
+mod dialect;
+mod error;
+mod handshake;
+mod http;
+mod pump;
+mod url;
+
+pub use backoff::{Backoff, advice, may_return};
+pub use connection::{Connection, Incoming};
+pub use dialect::{Command, Event};
+pub use error::{Error, Refusal};
+pub use fanfare_protocol::{CloseCode, NameError, Position, RoomName};
+pub use handshake::{ConnectOptions, connect};
+pub use http::{HttpPublisher, Message, Receipt};
+pub use url::Url;

@@ -1,1 +1,32 @@
-//! placeholder
+//! Sockets: accept, HTTP, upgrade, the shard loops, drain.
+//!
+//! A shard is one thread with one tokio `LocalRuntime`. Ordinary async code accepts connections and speaks HTTP (`listener`, `http`,
+//! `upgrade`, `api`). Once a WebSocket handshake is done the bare socket is handed to the shard's loop (`shard`), which polls all its connections
+//! itself: it reads them, lets each [`Session`](fanfare_protocol::Session) decide, and flushes rooms. Everything the threads share is the [`Hub`].
+//!
+//! What it deliberately does not know: configuration files, environment, signals, the word formats of dialects.
+
+mod address;
+mod api;
+mod counters;
+mod drain;
+mod gate;
+mod http;
+mod hub;
+mod listener;
+mod problem;
+mod query;
+mod settings;
+mod shard;
+mod upgrade;
+
+pub use address::Address;
+pub use counters::{Counters, HANDSHAKE_RESULTS};
+pub use drain::Drain;
+pub use hub::{Hub, MetricsPage, MetricsText};
+pub use listener::{Bound, Listeners};
+pub use settings::{ApiSettings, DrainSettings, Page, Settings};
+pub use shard::{Order, ShardHandle, start_shards};
+
+/// Serves the admin listener until accepting stops. Runs on a runtime of its own, away from the shards.
+pub use http::serve_admin;

@@ -1,1 +1,33 @@
-//! placeholder
+//! One frame into many bounded outboxes, and what happens at the bound.
+//!
+//! A [`Shard`] is the part of the node's audience that one thread serves. It holds a *lane* per connection (what is queued
+//! for it, what it listens to) and the rooms that have members here. [`Shard::accept`] takes a publication and encodes it at
+//! most once per variant into its room's *batch*, one contiguous buffer; [`Shard::flush`] offers that buffer to each member through a
+//! [`Sink`]. A member that takes all of it costs nothing else: no queue, no reference count, no allocation. What a member does not take becomes
+//! its *outbox*, bounded in messages and bytes; a full outbox evicts the member and nobody else.
+//!
+//! Between threads there are three things: the [`Intake`] (a shard's bounded queue), the [`Wake`] that ends its sleep, and the
+//! [`Receipt`] that shards fill with what became of a publication. Process-wide there is the [`Budget`].
+//!
+//! What this crate deliberately does not know: room names, users, JSON, WebSocket, sockets, clocks, tasks.
+
+mod batch;
+mod budget;
+mod intake;
+mod lane;
+mod outbox;
+mod receipt;
+mod room;
+mod shard;
+mod sink;
+mod sync;
+
+pub use batch::{Encode, VARIANTS_MAX};
+pub use budget::Budget;
+pub use intake::{Intake, IntakeLimits, Overloaded, Wake};
+pub use lane::LaneId;
+pub use outbox::{Lane, OutboxLimits, Queued};
+pub use receipt::{Delivery, Receipt};
+pub use room::RoomId;
+pub use shard::{FlushQuota, LaneEvent, Progress, Released, Shard, ShardStats};
+pub use sink::{Outcome, Sink};

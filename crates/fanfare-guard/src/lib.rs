@@ -1,1 +1,18 @@
-//! placeholder
+//! Who may enter and who may say what, how fast: pure verdicts.
+//!
+//! Everything here decides from its arguments alone. Nothing waits, logs, counts or looks at a clock; the shell asks, and
+//! acts on the answer.
+//!
+//! - [`OriginPolicy`] decides at the door whether a browser's page may connect.
+//! - [`Namespaces`] finds the [`NamespacePolicy`] of a room; asked about an [`Identity`], it gives a [`Verdict`].
+//! - [`Bucket`] says whether a connection is within its rate.
+//!
+//! What it deliberately does not know: connections, rooms that exist, and how a refusal is told to a client.
+
+mod origin;
+mod policy;
+mod rate;
+
+pub use origin::{OriginError, OriginPolicy};
+pub use policy::{Identity, NamespacePolicy, Namespaces, Right, UnknownRight, Verdict};
+pub use rate::Bucket;

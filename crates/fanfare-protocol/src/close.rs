@@ -60,13 +60,15 @@ pub enum CloseReason {
         /// Messages queued.
         messages: usize,
     },
+    /// More messages than the rate allows.
+    TooFast,
     /// A fault of ours.
     Internal,
 }
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 18] = [
+    pub const LABELS: [&'static str; 19] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -84,6 +86,7 @@ impl CloseReason {
         "pong_timeout",
         "slow_consumer",
         "write_timeout",
+        "too_fast",
         "internal",
     ];
 
@@ -108,7 +111,8 @@ impl CloseReason {
             Self::PongTimeout { .. } => 14,
             Self::SlowConsumer { .. } => 15,
             Self::WriteTimeout { .. } => 16,
-            Self::Internal => 17,
+            Self::TooFast => 17,
+            Self::Internal => 18,
         }
     }
 
@@ -133,10 +137,20 @@ impl CloseReason {
             Self::NotAllowed => 4403,
             Self::RoomClosed => 4410,
             Self::Kicked => 4420,
+            Self::TooFast => 4429,
             Self::Overloaded => 4500,
             Self::PongTimeout { .. } => 4504,
             Self::SlowConsumer { .. } | Self::WriteTimeout { .. } => 4508,
         })
+    }
+
+    /// True when what is queued for the client is sent before the close frame; false when it is let go.
+    #[must_use]
+    pub const fn waits_for_queue(self) -> bool {
+        matches!(
+            self,
+            Self::Left | Self::RoomClosed | Self::Drain | Self::Kicked | Self::BadMessages | Self::NotAllowed
+        )
     }
 
     /// The reason text the client is told; at most 123 bytes (RFC 6455 section 5.5.1).
@@ -161,6 +175,7 @@ impl CloseReason {
             Self::WriteTimeout { bytes, messages } => {
                 format!("write blocked: queued {bytes} bytes, {messages} messages").into()
             }
+            Self::TooFast => "messages too fast, slow down".into(),
             Self::Internal => "internal error".into(),
         }
     }
@@ -190,6 +205,7 @@ mod tests {
             CloseReason::PongTimeout { ms: u64::MAX },
             CloseReason::SlowConsumer { bytes: usize::MAX, messages: usize::MAX },
             CloseReason::WriteTimeout { bytes: usize::MAX, messages: usize::MAX },
+            CloseReason::TooFast,
             CloseReason::Internal,
         ];
         for (index, reason) in all.into_iter().enumerate() {

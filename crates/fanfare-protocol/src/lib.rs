@@ -25,7 +25,7 @@ pub use close::{CloseCode, CloseReason};
 pub use command::{Action, ErrorCode, ReplyId, Target};
 pub use dialect::{Dialect, VARIANTS, Variant};
 pub use event::{Event, Position, Published, RoomEvent};
-pub use limits::{HeartbeatLimits, MessageLimits, OutboxLimits};
+pub use limits::{HeartbeatLimits, MessageLimits};
 pub use name::{NameError, RoomName, UserName};
 pub use payload::{Payload, PayloadRef};
 pub use session::{Mode, Session};

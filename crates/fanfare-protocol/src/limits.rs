@@ -19,21 +19,6 @@ impl Default for MessageLimits {
     }
 }
 
-/// What one connection may have queued. At either bound the room's slow policy decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutboxLimits {
-    /// Bytes queued for one connection.
-    pub outbox_bytes_max: usize,
-    /// Messages queued for one connection.
-    pub outbox_messages_max: usize,
-}
-
-impl Default for OutboxLimits {
-    fn default() -> Self {
-        Self { outbox_bytes_max: 1_048_576, outbox_messages_max: 4_096 }
-    }
-}
-
 /// How often a connection is asked whether it lives, and how long each answer may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeartbeatLimits {

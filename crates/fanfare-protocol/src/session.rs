@@ -1,7 +1,9 @@
 //! One client's conversation as a value: a message in, one action out.
 
+mod command;
+
 use crate::wire::Message;
-use crate::{Action, Dialect, MessageLimits, RoomName};
+use crate::{Action, CloseReason, Dialect, ErrorCode, MessageLimits, PayloadRef, ReplyId, RoomName, Target};
 
 /// Which path the client came in by, and so what it may say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +47,58 @@ impl Session {
 
     /// Decides what one data message asks for.
     pub fn handle<'a>(&mut self, message: Message<'a>, limits: &MessageLimits) -> Action<'a> {
-        let _ = (message, limits, &mut self.bad_in_a_row);
-        todo!()
+        match (&self.mode, self.dialect) {
+            (Mode::Echo, _) => Action::Reply(plain(message)),
+            (Mode::HelloWorld, _) => hello_world(message),
+            (Mode::Room(_), Dialect::Text | Dialect::TextJoined) => Action::Publish {
+                room: Target::Own,
+                payload: plain(message),
+                except_self: false,
+                id: ReplyId::default(),
+            },
+            (Mode::Rooms, _) | (Mode::Room(_), Dialect::Json) => match message {
+                Message::Text(text) => {
+                    let action = command::action(text, self.own_room());
+                    self.count_bad(action, limits)
+                }
+                Message::Binary(_) => Action::Close(CloseReason::BinaryNotAllowed),
+            },
+        }
+    }
+
+    fn own_room(&self) -> Option<&RoomName> {
+        match &self.mode {
+            Mode::Room(room) => Some(room),
+            Mode::Rooms | Mode::Echo | Mode::HelloWorld => None,
+        }
+    }
+
+    /// A client that keeps sending what cannot be read is not speaking this dialect at all.
+    fn count_bad<'a>(&mut self, action: Action<'a>, limits: &MessageLimits) -> Action<'a> {
+        if !matches!(action, Action::Refuse { code: ErrorCode::BadMessage, .. }) {
+            self.bad_in_a_row = 0;
+            return action;
+        }
+        self.bad_in_a_row = self.bad_in_a_row.saturating_add(1);
+        if self.bad_in_a_row < limits.bad_messages_max { action } else { Action::Close(CloseReason::BadMessages) }
     }
 }
+
+fn plain(message: Message<'_>) -> PayloadRef<'_> {
+    match message {
+        Message::Text(text) => PayloadRef::Text(text),
+        Message::Binary(bytes) => PayloadRef::Binary(bytes),
+    }
+}
+
+fn hello_world(message: Message<'_>) -> Action<'_> {
+    match message {
+        Message::Text("helloworld") => Action::Reply(PayloadRef::Text("Hello World")),
+        Message::Text("close") => Action::Close(CloseReason::Left),
+        Message::Text(_) => Action::Reply(PayloadRef::Text("unknown command")),
+        Message::Binary(_) => Action::Close(CloseReason::BinaryNotAllowed),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,22 @@
-//! placeholder
+//! The rooms of this node: who decides their order, who is in them, and when they end.
+//!
+//! A [`Registry`] maps names to [`Room`]s. A room's short lock is the one place where its order is made: a publication gets its
+//! number there and one reference to it goes to the [`Intake`](fanfare_fanout::Intake) of every shard that has members, so all shards, all
+//! subscribers and all offsets agree. What a shard does with it is `fanfare-fanout`'s affair.
+//!
+//! A room is occupied, vacant or reaped. Joining a reaped room fails, and the registry makes a new one with a new epoch; so no member can
+//! enter a room that is being taken away.
+//!
+//! What this crate deliberately does not know: sockets, dialects, rights, time of day, tasks.
+
+mod directory;
+mod item;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod registry;
+mod room;
+mod sync;
+
+pub use item::{Item, Said};
+pub use registry::{Draft, JoinError, Joined, PublishError, Receipted, Registry, RegistryLimits, RegistryStats};
+pub use room::{Room, RoomInfo, RoomOptions};

@@ -1,2 +1,30 @@
-//! placeholder
-fn main() {}
+//! The `fanfare` binary: reads the command line and calls the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use fanfare_server::cli::{self, Cli, Command};
+use fanfare_server::commands;
+
+/// A gateway frees on one thread what another allocated (frames are shared between shards), makes and drops many small
+/// buffers at connection churn, and lives for months. mimalloc is built for just that: frees from other threads go to a
+/// lock-free list of the page instead of to a contended arena, and pages that became empty go back to the system, so
+/// that memory falls again after a peak.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::exit(match Cli::parse().command {
+        Command::Sub(args) => {
+            cli::block_on(commands::sub::run(&args.room, &args.url, args.since.as_deref(), args.token.clone()))
+        }
+        Command::Pub(args) => {
+            cli::block_on(commands::publish::run(&args.room, args.message.as_deref(), &args.url, args.key.clone()))
+        }
+        Command::Check(args) => commands::check::run(&args),
+        Command::Config(print) => commands::config::run(&print),
+        Command::Version => commands::version::run(),
+        Command::Dev(args) => cli::start(args.configuration(), commands::dev::run),
+        Command::Serve(args) => cli::start(args.configuration(), commands::serve::run),
+    })
+}

@@ -1,1 +1,185 @@
 //! The JSON dialect: objects with a string `name`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::wire::{Opcode, frame_with};
+use crate::{Event, Payload, Position, Published, ReplyId, RoomEvent, RoomName, UserName};
+
+pub(super) fn encode_room_event(event: &RoomEvent, named: bool, out: &mut Vec<u8>) {
+    match event {
+        RoomEvent::Message(room, published) => {
+            let mut length = object_length(named.then_some(room)) + published.user.as_ref().map_or(0, name_length);
+            length += match &published.payload {
+                Payload::Json(bytes) | Payload::Text(bytes) => bytes.len(),
+                Payload::Binary(bytes) => bytes.len().div_ceil(3) * 4,
+            };
+            object("message", length, out, |fields| {
+                fields.payload(published);
+                fields.room(named, room);
+                fields.user(published.user.as_ref());
+                fields.offset(published.offset);
+            });
+        }
+        RoomEvent::Joined(room, user) => came_or_went("joined", room, user.as_ref(), named, out),
+        RoomEvent::Left(room, user) => came_or_went("left", room, user.as_ref(), named, out),
+        RoomEvent::RoomClosed(room) => {
+            object("room_closed", object_length(named.then_some(room)), out, |fields| fields.room(named, room));
+        }
+    }
+}
+
+fn came_or_went(name: &'static str, room: &RoomName, user: Option<&UserName>, named: bool, out: &mut Vec<u8>) {
+    let length = object_length(named.then_some(room)) + user.map_or(0, name_length);
+    object(name, length, out, |fields| {
+        fields.room(named, room);
+        fields.user(user);
+    });
+}
+
+pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
+    match *event {
+        Event::Welcome { connection, heartbeat_ms, user, node } => object("welcome", 128, out, |fields| {
+            fields.text("connection", connection);
+            fields.number("heartbeat_ms", heartbeat_ms);
+            fields.user(user);
+            fields.text("node", node);
+        }),
+        Event::Subscribed { room, position, recovered, id } => object("subscribed", 128, out, |fields| {
+            fields.room(named, room);
+            fields.text("epoch", &Position::epoch_text(position.epoch));
+            fields.number("offset", position.offset);
+            fields.raw("recovered", if recovered { "true" } else { "false" });
+            fields.id(id);
+        }),
+        Event::Unsubscribed { room, id } => object("unsubscribed", object_length(Some(room)), out, |fields| {
+            fields.room(named, room);
+            fields.id(id);
+        }),
+        Event::Ack { offset, delivered, dropped, evicted, id } => object("ack", 96, out, |fields| {
+            fields.offset(offset);
+            fields.number("delivered", delivered);
+            fields.number("dropped", dropped);
+            fields.number("evicted", evicted);
+            fields.id(id);
+        }),
+        Event::Presence { room, count, members, id } => object("presence", 96 + 40 * members.len(), out, |fields| {
+            fields.room(named, room);
+            fields.number("count", count);
+            fields.members(members);
+            fields.id(id);
+        }),
+        Event::Pong { id } => object("pong", 32, out, |fields| fields.id(id)),
+        Event::Drain { retry_ms } => object("drain", 40, out, |fields| fields.number("retry_ms", retry_ms)),
+        Event::Error { code, message, id } => object("error", 96 + message.len(), out, |fields| {
+            fields.text("code", code.as_str());
+            fields.text("message", message);
+            fields.id(id);
+        }),
+    }
+}
+
+/// What the object of a room event comes to without its payload and user. Only a guess; see [`frame_with`].
+fn object_length(room: Option<&RoomName>) -> usize {
+    48 + room.map_or(0, |room| 10 + room.as_str().len())
+}
+
+fn name_length(user: &UserName) -> usize {
+    10 + user.as_str().len()
+}
+
+/// Appends a text frame with one object: its `name`, then the fields that `write` appends.
+fn object(name: &'static str, length_guess: usize, out: &mut Vec<u8>, write: impl FnOnce(&mut Fields<'_>)) {
+    frame_with(Opcode::Text, length_guess, out, |out| {
+        out.extend_from_slice(br#"{"name":""#);
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'"');
+        write(&mut Fields { out });
+        out.push(b'}');
+    });
+}
+
+/// The fields of an object that has its first already. Keys are ours and need no escape.
+struct Fields<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl Fields<'_> {
+    fn key(&mut self, key: &'static str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A value that is JSON already.
+    fn raw(&mut self, key: &'static str, json: &str) {
+        self.key(key);
+        self.out.extend_from_slice(json.as_bytes());
+    }
+
+    fn text(&mut self, key: &'static str, text: &str) {
+        self.key(key);
+        string(text, self.out);
+    }
+
+    fn number(&mut self, key: &'static str, number: u64) {
+        self.key(key);
+        serde_json::to_writer(&mut *self.out, &number).expect("writing a number to memory does not fail");
+    }
+
+    fn room(&mut self, named: bool, room: &RoomName) {
+        if named {
+            self.text("room", room.as_str());
+        }
+    }
+
+    fn user(&mut self, user: Option<&UserName>) {
+        if let Some(user) = user {
+            self.text("user", user.as_str());
+        }
+    }
+
+    fn offset(&mut self, offset: Option<u64>) {
+        if let Some(offset) = offset {
+            self.number("offset", offset);
+        }
+    }
+
+    fn id(&mut self, id: ReplyId<'_>) {
+        if let Some(id) = id.0 {
+            self.raw("id", id);
+        }
+    }
+
+    fn members(&mut self, members: &[UserName]) {
+        self.key("members");
+        self.out.push(b'[');
+        for (index, member) in members.iter().enumerate() {
+            self.out.extend_from_slice(if index == 0 { br#"{"user":"# } else { br#",{"user":"# });
+            string(member.as_str(), self.out);
+            self.out.push(b'}');
+        }
+        self.out.push(b']');
+    }
+
+    fn payload(&mut self, published: &Published) {
+        self.key("message");
+        match &published.payload {
+            Payload::Json(json) => self.out.extend_from_slice(json),
+            Payload::Text(text) => string(&String::from_utf8_lossy(text), self.out),
+            Payload::Binary(bytes) => {
+                self.out.push(b'"');
+                let start = self.out.len();
+                self.out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+                let used = BASE64.encode_slice(bytes, &mut self.out[start..]);
+                debug_assert_eq!(used, Ok(self.out.len() - start));
+                self.out.extend_from_slice(br#"","encoding":"base64""#);
+            }
+        }
+    }
+}
+
+/// Appends `text` as a JSON string, with what must be escaped escaped.
+fn string(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("writing a string to memory does not fail");
+}

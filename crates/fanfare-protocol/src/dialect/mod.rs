@@ -48,16 +48,21 @@ impl Variant {
 
     /// Appends `event` to `out` as complete WebSocket frames; appends nothing where the dialect has no word for it.
     pub fn encode(self, event: &RoomEvent, out: &mut Vec<u8>) {
-        let _ = (event, out);
-        todo!()
+        match self {
+            Self::JsonRoom => json::encode_room_event(event, false, out),
+            Self::JsonRooms => json::encode_room_event(event, true, out),
+            Self::Text | Self::TextJoined => text::encode_room_event(event, out),
+        }
     }
 
     /// For [`Variant::TextJoined`] and two or more frames: the same messages, runs of text joined by newlines into one frame
     /// each. `frames` holds whole frames as [`Variant::encode`] wrote them. `None` where nothing is to be joined.
     #[must_use]
     pub fn join(self, frames: &[u8]) -> Option<Vec<u8>> {
-        let _ = frames;
-        todo!()
+        match self {
+            Self::TextJoined => text::join(frames),
+            Self::JsonRoom | Self::JsonRooms | Self::Text => None,
+        }
     }
 }
 
@@ -65,7 +70,12 @@ impl Dialect {
     /// Appends `event` to `out` as one WebSocket frame; nothing where the dialect has no word for it. `named` says whether
     /// room fields are written (they are left out on `/room/{room}`).
     pub fn encode_event(self, event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
-        let _ = (event, named, out);
-        todo!()
+        match self {
+            Self::Json => json::encode_event(event, named, out),
+            Self::Text | Self::TextJoined => {}
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

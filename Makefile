@@ -1,0 +1,111 @@
+# The only list of tasks: people and CI use the same words. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# In CI the committed Cargo.lock is the truth; at a desk a new dependency may still enter it.
+LOCKED := $(if $(CI),--locked)
+SEEDS ?= 64
+LOOM_PREEMPTIONS ?= 3
+ARGS ?=
+
+say = @printf '\n== %s\n'
+
+.PHONY: help
+help: ## list the tasks
+	@printf 'make <task>\n\n'
+	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)$$/  \1|\2/p' Makefile | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+# ---- run ----
+
+.PHONY: run build
+run: ## build and start `fanfare dev` (ARGS=… are passed on)
+	$(say) 'fanfare dev, release build'
+	@cargo run --release $(LOCKED) --bin fanfare -- dev $(ARGS)
+
+build: ## build the release binaries fanfare and fanfare-load
+	$(say) 'release build of fanfare and fanfare-load'
+	@cargo build --release $(LOCKED) --bin fanfare --bin fanfare-load
+
+# ---- check: what can be said without running Fanfare ----
+
+.PHONY: check fmt-check clippy docs arrows deny advisories fmt
+check: fmt-check clippy docs arrows deny ## formatting, lints, docs, crate arrows, licences, duplicate versions, sources
+	@printf '\n== check: all well\n'
+
+fmt: ## format the code
+	@cargo fmt --all
+
+fmt-check:
+	$(say) 'formatting'
+	@cargo fmt --all -- --check
+
+clippy:
+	$(say) 'clippy, warnings denied'
+	@cargo clippy --workspace --all-targets $(LOCKED) -- -D warnings
+
+docs: ## build the API docs, warnings denied
+	$(say) 'docs, warnings denied'
+	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps $(LOCKED)
+
+arrows: ## the crate arrows and the other house rules that are tests
+	$(say) 'crate arrows and house rules'
+	@tools/arrows $(LOCKED)
+
+deny: ## licences, duplicate versions and sources of all dependencies
+	$(say) 'licences, duplicate versions, sources'
+	@deny=$$(tools/need cargo-deny) && "$$deny" $(LOCKED) check licenses bans sources
+
+advisories: ## known vulnerabilities of the dependencies (needs the network: it fetches the RustSec database)
+	$(say) 'advisories (needs the network: fetches the RustSec database)'
+	@deny=$$(tools/need cargo-deny) && "$$deny" $(LOCKED) check advisories \
+	  || { echo 'advisories: failed. If the database could not be fetched, nothing was checked; try again with access to github.com.' >&2; exit 1; }
+
+# ---- test ----
+
+.PHONY: test unit doctest loom sim browser smoke load bench
+test: unit doctest loom browser ## every test: unit, integration, docs, loom models, browser; installs what it needs
+	@printf '\n== test: all passed\n'
+
+unit: ## unit and integration tests of all crates, the load generator's audit included
+	$(say) 'unit and integration tests'
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace $(LOCKED); \
+	else echo 'cargo-nextest is not installed: using cargo test'; cargo test --workspace --lib --bins --tests $(LOCKED); fi
+
+doctest:
+	$(say) 'examples in the docs'
+	@cargo test --workspace --doc $(LOCKED)
+
+loom: ## model-check the places where threads meet (LOOM_PREEMPTIONS=3)
+	$(say) 'loom models, at most $(LOOM_PREEMPTIONS) preemptions'
+	@LOOM_MAX_PREEMPTIONS=$(LOOM_PREEMPTIONS) tools/loom "$(TARGET)/loom" $(LOCKED)
+
+sim: ## the seeded simulations with other seeds (SEEDS=1000, or SEEDS=from..to)
+	$(say) 'simulation, seeds $(SEEDS)'
+	@SIM_SEEDS=$(SEEDS) tools/sim $(LOCKED)
+
+browser: ## the page in a real headless Chromium
+	$(say) 'browser tests'
+	@tools/browser "$(TARGET)" $(LOCKED)
+
+smoke: build ## release server + fanfare-load: 5,000 connections in 500 rooms, nothing may be missing
+	$(say) 'smoke: 5,000 connections in 500 rooms'
+	@tools/smoke "$(TARGET)/release"
+
+load: ## run fanfare-load (ARGS='--help' lists what it can do)
+	@cargo run --release $(LOCKED) --bin fanfare-load -- $(ARGS)
+
+bench: ## criterion benches of the hot stages (ARGS=… are passed on)
+	$(say) 'benches'
+	@cargo bench -p fanfare-benches $(LOCKED) $(if $(ARGS),-- $(ARGS))
+
+# ---- clean ----
+
+.PHONY: clean
+clean: ## remove what was built
+	@cargo clean
+	@rm -rf tests/browser/node_modules

@@ -1,0 +1,47 @@
+//! Counters of the edge: plain atomics next to the code that counts, read by whoever writes metrics.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use fanfare_protocol::CloseReason;
+
+/// Labels of [`Counters::handshakes`].
+pub const HANDSHAKE_RESULTS: [&str; 7] =
+    ["accepted", "malformed", "origin", "bad_room", "not_allowed", "overloaded", "failed"];
+
+/// How a WebSocket handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    Accepted = 0,
+    Malformed = 1,
+    Origin = 2,
+    BadRoom = 3,
+    NotAllowed = 4,
+    Failed = 5,
+}
+
+/// Totals since start, but for gauges.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// WebSocket connections now (gauge).
+    pub connections: AtomicI64,
+    /// Handshakes by result, in the order of [`HANDSHAKE_RESULTS`].
+    pub handshakes: [AtomicU64; HANDSHAKE_RESULTS.len()],
+    /// Closed connections by reason, in the order of [`CloseReason::LABELS`].
+    pub closes: [AtomicU64; CloseReason::LABELS.len()],
+    /// Messages received from clients.
+    pub received: AtomicU64,
+    /// Errors of `accept`.
+    pub accept_errors: AtomicU64,
+    /// Sockets refused at the door.
+    pub shed: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn handshake(&self, result: Handshake) {
+        self.handshakes[result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn closed(&self, reason: CloseReason) {
+        self.closes[reason.index()].fetch_add(1, Ordering::Relaxed);
+    }
+}

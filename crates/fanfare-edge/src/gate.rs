@@ -1,0 +1,90 @@
+//! How many sockets may be open: in all, and from one address.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+
+/// Counts open sockets.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    connections_max: usize,
+    per_ip_max: usize,
+    open: AtomicUsize,
+    per_ip: DashMap<IpAddr, usize>,
+}
+
+/// Why a socket was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The node is full.
+    Full,
+    /// This address has enough.
+    Address,
+}
+
+/// A socket's place; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    address: Option<IpAddr>,
+}
+
+impl Gate {
+    pub(crate) fn new(connections_max: usize, per_ip_max: usize) -> Arc<Self> {
+        Arc::new(Self { connections_max, per_ip_max, open: AtomicUsize::new(0), per_ip: DashMap::new() })
+    }
+
+    pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, Refused> {
+        let address = address.filter(|_| self.per_ip_max > 0);
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Full);
+        }
+        if let Some(address) = address {
+            let mut count = self.per_ip.entry(address).or_insert(0);
+            if *count >= self.per_ip_max {
+                drop(count);
+                self.open.fetch_sub(1, Ordering::Relaxed);
+                return Err(Refused::Address);
+            }
+            *count += 1;
+        }
+        Ok(Permit { gate: self.clone(), address })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gate.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.address else { return };
+        self.gate.per_ip.remove_if_mut(&address, |_, count| {
+            *count -= 1;
+            *count == 0
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_in_all_and_per_address_and_come_back() {
+        let gate = Gate::new(3, 2);
+        let one = Some(IpAddr::from([127, 0, 0, 1]));
+        let two = Some(IpAddr::from([127, 0, 0, 2]));
+        let a = gate.enter(one).expect("a place");
+        let b = gate.enter(one).expect("a place");
+        assert_eq!(gate.enter(one).err(), Some(Refused::Address));
+        let c = gate.enter(two).expect("a place");
+        assert_eq!(gate.enter(two).err(), Some(Refused::Full));
+        assert_eq!(gate.enter(None).err(), Some(Refused::Full));
+        drop((a, c));
+        let d = gate.enter(one).expect("the place is free again");
+        drop((b, d));
+        assert_eq!(gate.open.load(Ordering::Relaxed), 0);
+        assert!(gate.per_ip.is_empty());
+    }
+}

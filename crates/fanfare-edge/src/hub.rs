@@ -1,0 +1,176 @@
+//! The hub: what all connections of a node share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fanfare_fanout::{Budget, Intake, LaneId, ShardStats};
+use fanfare_guard::NamespacePolicy;
+use fanfare_protocol::RoomName;
+use fanfare_registry::{Item, Registry, RoomOptions};
+
+use crate::gate::Gate;
+use crate::shard::Order;
+use crate::{Counters, Drain, Settings};
+
+/// A metrics page and its content type.
+#[derive(Debug)]
+pub struct MetricsText {
+    /// Value of `Content-Type`.
+    pub content_type: &'static str,
+    /// The page.
+    pub body: String,
+}
+
+/// Writes the metrics page; `true` asks for OpenMetrics.
+pub type MetricsPage = Box<dyn Fn(bool) -> MetricsText + Send + Sync>;
+
+/// What all connections of a node share. One per process, behind an `Arc`.
+pub struct Hub {
+    settings: Settings,
+    registry: Registry<Order>,
+    budget: Arc<Budget>,
+    shard_stats: Box<[Arc<ShardStats>]>,
+    counters: Counters,
+    gate: Arc<Gate>,
+    drain: Drain,
+    metrics: MetricsPage,
+    started: Instant,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        settings: Settings,
+        intakes: Vec<Arc<Intake<Item<Order>>>>,
+        epoch_seed: u64,
+        metrics: MetricsPage,
+    ) -> Self {
+        Self {
+            budget: Arc::new(Budget::new(settings.outbox_total_bytes_max)),
+            shard_stats: intakes.iter().map(|_| Arc::default()).collect(),
+            gate: Gate::new(settings.connections_max, settings.connections_per_ip_max),
+            registry: Registry::new(intakes, settings.registry, epoch_seed),
+            counters: Counters::default(),
+            drain: Drain::default(),
+            started: Instant::now(),
+            metrics,
+            settings,
+        }
+    }
+
+    /// What the edge was told at start.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Rooms.
+    #[must_use]
+    pub fn registry(&self) -> &Registry<Order> {
+        &self.registry
+    }
+
+    /// Bytes queued in the process.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Totals by shard.
+    #[must_use]
+    pub fn shard_stats(&self) -> &[Arc<ShardStats>] {
+        &self.shard_stats
+    }
+
+    /// Totals of the edge.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether this node is leaving service.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Time since start.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Asks every shard to close its connections evenly over `window`, then to end.
+    pub fn close_connections(&self, window: Duration) {
+        for shard in self.registry.shards() {
+            shard.push(Item::Order(Order::Drain { window }));
+        }
+    }
+
+    pub(crate) fn metrics(&self, is_open_metrics: bool) -> MetricsText {
+        (self.metrics)(is_open_metrics)
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    pub(crate) fn policy(&self, room: &RoomName) -> &NamespacePolicy {
+        self.settings.namespaces.get(room)
+    }
+
+    /// Options of a room, if it is made now.
+    #[must_use]
+    pub fn room_options(&self, room: &RoomName) -> RoomOptions {
+        let policy = self.policy(room);
+        RoomOptions { presence: policy.presence, join_leave: policy.join_leave, offsets: policy.history_size > 0 }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("registry", &self.registry)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection's name outside: its shard and its lane, so that it can be found again without a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionId {
+    pub(crate) shard: usize,
+    pub(crate) lane: LaneId,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:x}-{:x}", self.shard, self.lane.index, self.lane.generation)
+    }
+}
+
+impl std::str::FromStr for ConnectionId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.split('-').map(|part| u32::from_str_radix(part, 16).map_err(|_| ()));
+        let mut next = || parts.next().ok_or(())?;
+        let id = Self { shard: next()? as usize, lane: LaneId { index: next()?, generation: next()? } };
+        if parts.next().is_some() { Err(()) } else { Ok(id) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_ids_read_back() {
+        let id = ConnectionId { shard: 3, lane: LaneId { index: 0xbeef, generation: 7 } };
+        assert_eq!(id.to_string(), "3-beef-7");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "1", "1-2", "1-2-3-4", "x-1-2", "1-2-ffffffffff"] {
+            assert_eq!(bad.parse::<ConnectionId>(), Err(()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What the edge is told at start; values, already checked.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfare_fanout::{IntakeLimits, OutboxLimits};
+use fanfare_guard::{Namespaces, OriginPolicy};
+use fanfare_protocol::{HeartbeatLimits, MessageLimits};
+use fanfare_registry::RegistryLimits;
+
+/// Everything the edge is told at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of this node, told in `welcome`.
+    pub node: String,
+    /// Which origins may connect besides the same host.
+    pub origins: OriginPolicy,
+    /// Rules of rooms, by namespace.
+    pub namespaces: Namespaces,
+    /// Clients without a token may choose a name.
+    pub guests: bool,
+    /// What one client may send.
+    pub messages: MessageLimits,
+    /// What one connection may have queued.
+    pub outbox: OutboxLimits,
+    /// What all connections together may have queued, bytes.
+    pub outbox_total_bytes_max: usize,
+    /// What one shard may owe its audience.
+    pub intake: IntakeLimits,
+    /// Bounds of rooms.
+    pub registry: RegistryLimits,
+    /// Pings, and deadlines of a connection.
+    pub heartbeat: HeartbeatLimits,
+    /// Sockets open at the same time. Beyond: 503.
+    pub connections_max: usize,
+    /// The same per client address; 0: no bound. Beyond: 429.
+    pub connections_per_ip_max: usize,
+    /// Time a request's head may take.
+    pub handshake: Duration,
+    /// Size of a request's head, bytes. Beyond: 431.
+    pub header_bytes_max: usize,
+    /// Header lines of a request. Beyond: 431.
+    pub headers_max: usize,
+    /// Messages a second from one connection; 0: no bound. Beyond: close 4429.
+    pub messages_per_second_max: u32,
+    /// Rooms of one connection. Beyond: refused.
+    pub subscriptions_per_connection_max: usize,
+    /// `/echo` and `/helloworld` are served.
+    pub echo: bool,
+    /// The page at `/`.
+    pub page: Option<Page>,
+    /// The HTTP API.
+    pub api: ApiSettings,
+    /// Leaving service.
+    pub drain: DrainSettings,
+}
+
+/// The page at `/` and the policy it is served with.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The document.
+    pub html: Bytes,
+    /// Value of its `Content-Security-Policy` header.
+    pub policy: String,
+}
+
+/// The HTTP API.
+#[derive(Clone, Default)]
+pub struct ApiSettings {
+    /// Keys that are valid; compared in constant time.
+    pub keys: Vec<String>,
+    /// No key is needed (`fanfare dev`).
+    pub is_open: bool,
+    /// The API is on the client listener too.
+    pub on_client_listener: bool,
+}
+
+impl std::fmt::Debug for ApiSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiSettings")
+            .field("keys", &format_args!("{} secret", self.keys.len()))
+            .field("is_open", &self.is_open)
+            .field("on_client_listener", &self.on_client_listener)
+            .finish()
+    }
+}
+
+/// Leaving service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainSettings {
+    /// New connections are still taken for so long after readiness is withdrawn.
+    pub grace: Duration,
+    /// Connections are closed evenly over this time.
+    pub window: Duration,
+    /// Clients are told to come back after this time.
+    pub retry: Duration,
+}

@@ -1,0 +1,51 @@
+//! One connection as its shard's loop keeps it. Small: an idle client is this, a lane and a socket.
+
+use std::time::Duration;
+
+use fanfare_fanout::LaneId;
+use fanfare_guard::{Bucket, Identity};
+use fanfare_protocol::{CloseReason, Session, wire::Decoder};
+
+use super::heartbeat::Heartbeat;
+use crate::gate::Permit;
+
+/// A connection from adoption to its end. Owned by the loop; no lock.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) lane: LaneId,
+    pub(super) session: Session,
+    pub(super) identity: Identity,
+    pub(super) decoder: Decoder,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) phase: Phase,
+    /// The timer entry that counts; others are stale.
+    pub(super) armed: Duration,
+    /// Waiting in the loop's queue of connections to read.
+    pub(super) is_ready: bool,
+    /// The peer has ended its side: read until the end is seen.
+    pub(super) has_hung_up: bool,
+    /// Not read until its own replies, or the shards it publishes to, have room again.
+    pub(super) is_paused: bool,
+    /// Messages it may still send, where that is bounded.
+    pub(super) rate: Option<Box<Bucket>>,
+    /// Its place at the gate.
+    pub(super) _permit: Permit,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// The close frame is out or on its way; until `deadline` the peer may answer it.
+    Closing {
+        reason: CloseReason,
+        deadline: Duration,
+        peer_has_closed: bool,
+    },
+}
+
+impl Connection {
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+}

@@ -1,0 +1,160 @@
+//! The end of a connection: one way in, one way out, one reason.
+
+use std::sync::atomic::Ordering;
+
+use fanfare_fanout::LaneId;
+use fanfare_protocol::wire::{Opcode, close_frame, frame};
+use fanfare_protocol::{CloseReason, Event};
+use tracing::{debug, info};
+
+use super::ShardLoop;
+use super::connection::Phase;
+use super::sockets::Sockets;
+use super::timers::Timers;
+use crate::hub::ConnectionId;
+
+impl ShardLoop {
+    /// Ends a connection: it leaves its rooms now, is told why, and is removed once it has answered or its time is up.
+    pub(super) fn end(&mut self, lane: LaneId, reason: CloseReason) {
+        if !self.is_open(lane) {
+            if reason == CloseReason::ConnectionLost {
+                self.remove(lane);
+            }
+            return;
+        }
+        // Replies made so far belong before the close frame.
+        self.send_replies(lane);
+        if reason.waits_for_queue() {
+            self.offer_waiting(lane);
+        }
+        self.leave_all(lane);
+        self.record(lane, reason);
+        let deadline = self.now + self.linger(reason);
+        let peer_has_closed = reason == CloseReason::ClientClosed;
+        if let Some(connection) = self.connection(lane) {
+            connection.phase = Phase::Closing { reason, deadline, peer_has_closed };
+        }
+        if reason == CloseReason::ConnectionLost {
+            self.remove(lane);
+            return;
+        }
+        let mut frame = Vec::with_capacity(64);
+        close_frame(reason, &mut frame);
+        self.say_last(lane, &frame, reason.waits_for_queue(), deadline);
+    }
+
+    /// The peer's close frame: the answer to ours, or the wish to end.
+    pub(super) fn on_peer_close(&mut self, lane: LaneId, code: u16) {
+        let Some(connection) = self.connection(lane) else { return };
+        if let Phase::Closing { peer_has_closed, .. } = &mut connection.phase {
+            *peer_has_closed = true;
+            self.after_last_words(lane);
+            return;
+        }
+        self.send_replies(lane);
+        self.leave_all(lane);
+        let reason = CloseReason::ClientClosed;
+        self.record(lane, reason);
+        let deadline = self.now + self.linger(reason);
+        if let Some(connection) = self.connection(lane) {
+            connection.phase = Phase::Closing { reason, deadline, peer_has_closed: true };
+        }
+        // RFC 6455 section 5.5.1: the answer typically echoes the code; 1005 stands for none and is never sent.
+        let mut echo = Vec::with_capacity(4);
+        match code {
+            1005 => frame(Opcode::Close, &[], &mut echo),
+            code => frame(Opcode::Close, &code.to_be_bytes(), &mut echo),
+        }
+        self.say_last(lane, &echo, false, deadline);
+    }
+
+    fn say_last(&mut self, lane: LaneId, frame: &[u8], waits_for_queue: bool, deadline: std::time::Duration) {
+        let is_out = if waits_for_queue {
+            self.fanout.last_words_after_queue(lane, frame, &mut self.sockets)
+        } else {
+            self.fanout.last_words(lane, frame, &mut self.sockets)
+        };
+        self.arm_by(lane, deadline);
+        if is_out {
+            self.after_last_words(lane);
+        }
+    }
+
+    /// Our close frame is out: once the peer's has come too there is nothing to wait for.
+    pub(super) fn after_last_words(&mut self, lane: LaneId) {
+        let is_out = self.fanout.queued(lane).bytes == 0;
+        let Some(connection) = self.connection(lane) else { return };
+        if let Phase::Closing { peer_has_closed: true, .. } = connection.phase
+            && is_out
+        {
+            self.remove(lane);
+        }
+    }
+
+    fn offer_waiting(&mut self, lane: LaneId) {
+        let rooms: Vec<_> = self.fanout.rooms_of(lane).collect();
+        for room in rooms {
+            self.leave_room(lane, room, false, true);
+        }
+    }
+
+    fn leave_all(&mut self, lane: LaneId) {
+        let rooms: Vec<_> = self.fanout.rooms_of(lane).collect();
+        for room in rooms {
+            self.leave_room(lane, room, false, false);
+        }
+    }
+
+    fn record(&mut self, lane: LaneId, reason: CloseReason) {
+        let counters = self.hub.counters();
+        counters.closed(reason);
+        counters.connections.fetch_sub(1, Ordering::Relaxed);
+        let connection = ConnectionId { shard: self.index, lane };
+        let (code, text) = (reason.code().0, reason.text());
+        if matches!(reason, CloseReason::SlowConsumer { .. } | CloseReason::WriteTimeout { .. }) {
+            info!(%connection, reason = reason.label(), code, "connection evicted: {text}");
+        } else {
+            debug!(%connection, reason = reason.label(), code, "connection ended: {text}");
+        }
+    }
+
+    /// Forgets a connection whose end has been recorded.
+    pub(super) fn remove(&mut self, lane: LaneId) {
+        let Some(slot) = self.connections.get_mut(lane.index as usize) else { return };
+        if slot.as_ref().is_none_or(|connection| connection.lane != lane) {
+            return;
+        }
+        *slot = None;
+        self.live -= 1;
+        for room in self.fanout.close(lane) {
+            debug_assert!(false, "{room:?} was left when the connection ended");
+        }
+        let mut discard = std::mem::take(&mut self.discard);
+        self.sockets.remove(lane.index, &mut discard);
+        self.discard = discard;
+        if self.live == 0 && self.connections.len() > 1_024 {
+            // Everybody left: so does the memory they needed.
+            self.connections = Vec::new();
+            self.sockets = Sockets::default();
+            self.timers = Timers::default();
+            self.fanout.shrink();
+        }
+    }
+
+    /// Closes as many connections as the drain's pace asks for.
+    pub(super) fn keep_pace(&mut self) {
+        let Some(pace) = self.pace else { return };
+        let open_max = pace.open_max(self.now);
+        let mut open: Vec<LaneId> = self.connections.iter().flatten().filter(|c| c.is_open()).map(|c| c.lane).collect();
+        let retry_ms = self.hub.settings().drain.retry.as_millis() as u64;
+        while open.len() > open_max {
+            let Some(lane) = open.pop() else { break };
+            self.answer(lane, &Event::Drain { retry_ms });
+            self.end(lane, CloseReason::Drain);
+        }
+        let is_over = self.now >= pace.ends_at() + self.hub.settings().heartbeat.close;
+        if self.live == 0 || is_over {
+            self.has_ended = true;
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Whether a connection lives. A plain value that is told the time.
+
+use std::time::Duration;
+
+use fanfare_protocol::HeartbeatLimits;
+
+/// What is known of one connection's life.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heartbeat {
+    /// When the last byte came in.
+    heard: Duration,
+    /// When the next ping is due.
+    ping: Duration,
+    /// When the ping that has not been answered was sent.
+    asked: Option<Duration>,
+    /// When queued bytes last moved, while there are any.
+    blocked: Option<Duration>,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// Nothing before this time.
+    Wait(Duration),
+    /// Send a ping, then ask again.
+    Ping,
+    /// The pong did not come.
+    PongTimeout,
+    /// Queued bytes did not move.
+    WriteTimeout,
+}
+
+impl Heartbeat {
+    /// `jitter` (0..1) moves the first ping, so that connections that came together are not asked together.
+    pub(super) fn new(now: Duration, limits: &HeartbeatLimits, jitter: f64) -> Self {
+        Self { heard: now, ping: now + limits.ping.mul_f64(0.5 + jitter / 2.0), asked: None, blocked: None }
+    }
+
+    /// Bytes came in.
+    pub(super) fn heard(&mut self, now: Duration) {
+        self.heard = now;
+    }
+
+    /// Bytes are queued, or some of them were taken.
+    pub(super) fn moved(&mut self, now: Duration) {
+        self.blocked = Some(now);
+    }
+
+    /// Nothing is queued any more.
+    pub(super) fn unblocked(&mut self) {
+        self.blocked = None;
+    }
+
+    pub(super) fn beat(&mut self, now: Duration, limits: &HeartbeatLimits) -> Beat {
+        if self.asked.is_some_and(|asked| self.heard > asked) {
+            self.asked = None;
+        }
+        if self.blocked.is_some_and(|moved| now >= moved + limits.write) {
+            return Beat::WriteTimeout;
+        }
+        if self.asked.is_some_and(|asked| now >= asked + limits.pong) {
+            return Beat::PongTimeout;
+        }
+        if now >= self.ping {
+            // An unanswered ping keeps its own deadline; another one would only move it.
+            self.asked.get_or_insert(now);
+            self.ping = now + limits.ping;
+            return Beat::Ping;
+        }
+        let pong = self.asked.map(|asked| asked + limits.pong);
+        let write = self.blocked.map(|moved| moved + limits.write);
+        Beat::Wait([Some(self.ping), pong, write].into_iter().flatten().min().unwrap_or(self.ping))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeartbeatLimits = HeartbeatLimits {
+        ping: Duration::from_secs(25),
+        pong: Duration::from_secs(10),
+        write: Duration::from_secs(7),
+        close: Duration::from_secs(5),
+    };
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_silent_connection_is_asked_and_then_given_up() {
+        let mut heart = Heartbeat::new(s(0), &LIMITS, 1.0);
+        assert_eq!(heart.beat(s(0), &LIMITS), Beat::Wait(s(25)));
+        assert_eq!(heart.beat(s(25), &LIMITS), Beat::Ping);
+        assert_eq!(heart.beat(s(25), &LIMITS), Beat::Wait(s(35)));
+        assert_eq!(heart.beat(s(35), &LIMITS), Beat::PongTimeout);
+    }
+
+    #[test]
+    fn an_answer_starts_the_next_round() {
+        let mut heart = Heartbeat::new(s(0), &LIMITS, 1.0);
+        assert_eq!(heart.beat(s(25), &LIMITS), Beat::Ping);
+        heart.heard(s(30));
+        assert_eq!(heart.beat(s(35), &LIMITS), Beat::Wait(s(50)));
+        assert_eq!(heart.beat(s(50), &LIMITS), Beat::Ping);
+    }
+
+    #[test]
+    fn a_ping_while_one_is_unanswered_does_not_move_the_deadline() {
+        let limits = HeartbeatLimits { ping: s(3), ..LIMITS };
+        let mut heart = Heartbeat::new(s(0), &limits, 1.0);
+        for second in [3, 6, 9, 12] {
+            assert_eq!(heart.beat(s(second), &limits), Beat::Ping);
+        }
+        assert_eq!(heart.beat(s(13), &limits), Beat::PongTimeout);
+    }
+
+    #[test]
+    fn queued_bytes_that_do_not_move_end_it() {
+        let mut heart = Heartbeat::new(s(0), &LIMITS, 1.0);
+        heart.moved(s(1));
+        assert_eq!(heart.beat(s(2), &LIMITS), Beat::Wait(s(8)));
+        heart.moved(s(7));
+        assert_eq!(heart.beat(s(8), &LIMITS), Beat::Wait(s(14)));
+        assert_eq!(heart.beat(s(14), &LIMITS), Beat::WriteTimeout);
+        heart.unblocked();
+        assert_eq!(heart.beat(s(14), &LIMITS), Beat::Wait(s(25)));
+    }
+
+    #[test]
+    fn the_first_ping_comes_between_half_an_interval_and_a_whole_one() {
+        for (jitter, expected) in [(0.0, 12_500), (0.5, 18_750), (1.0, 25_000)] {
+            let mut heart = Heartbeat::new(s(0), &LIMITS, jitter);
+            assert_eq!(heart.beat(s(0), &LIMITS), Beat::Wait(Duration::from_millis(expected)));
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! A shard: one thread, one runtime, one loop over its own poll set.
+//!
+//! A turn of the loop: 1. ask the poll set what happened; 2. read what is readable, let sessions decide, perform it; 3. take what came in at
+//! the intake and append it to the rooms' batches; 4. flush rooms, a bounded number of members; 5. see to deadlines. Between turns the
+//! runtime serves its tasks: accepting, HTTP, handshakes.
+
+mod connection;
+mod end;
+mod heartbeat;
+mod orders;
+mod perform;
+mod read;
+mod rooms;
+mod sockets;
+mod start;
+mod timers;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_fanout::{FlushQuota, Intake, LaneEvent, LaneId, Shard};
+use fanfare_protocol::CloseReason;
+use fanfare_registry::{Item, Said};
+use mio::{Events, Poll, Token};
+use tokio::io::unix::AsyncFd;
+
+use self::connection::{Connection, Phase};
+use self::heartbeat::Beat;
+use self::rooms::LocalRooms;
+use self::sockets::Sockets;
+use self::timers::Timers;
+use crate::drain::Pace;
+use crate::hub::Hub;
+
+pub(crate) use self::orders::Adopted;
+pub use self::orders::Order;
+pub use self::start::{ShardHandle, start_shards};
+
+/// The poll set's token for the wake-up; a connection's token is its lane's index.
+const WAKE: Token = Token(usize::MAX);
+
+/// Size of the shard's read buffer, bytes. Also what one read may take: a quota.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Reads in one turn.
+const READS_PER_TURN: usize = 256;
+
+/// Items taken from the intake in one turn.
+const ITEMS_PER_TURN: usize = 1_024;
+
+/// Events taken from the poll set in one turn.
+const EVENTS_PER_TURN: usize = 1_024;
+
+/// A connection whose own replies pile up to this is not read until it has taken them.
+const REPLY_BYTES_PAUSE: usize = 64 * 1024;
+
+/// Publishers that were paused because a shard is behind are looked at again after this.
+const PRESSURE_RETRY: Duration = Duration::from_millis(2);
+
+/// The loop's state. One thread owns it; what others share is in the [`Hub`].
+struct ShardLoop {
+    hub: Arc<Hub>,
+    index: usize,
+    intake: Arc<Intake<Item<Order>>>,
+    poll: AsyncFd<Poll>,
+    events: Events,
+    fanout: Shard<Said>,
+    sockets: Sockets,
+    /// By the index of their lane.
+    connections: Vec<Option<Connection>>,
+    /// How many of them there are.
+    live: usize,
+    rooms: LocalRooms,
+    timers: Timers,
+    /// Connections to read, each once.
+    ready: VecDeque<u32>,
+    /// Connections not read because a shard they publish to is behind.
+    pressed: Vec<LaneId>,
+    lane_events: Vec<LaneEvent>,
+    read_buffer: Vec<u8>,
+    /// Where unread bytes of a closed connection go.
+    discard: Vec<u8>,
+    /// Replies to the connection that is being read, sent when its read is done.
+    replies: Replies,
+    pace: Option<Pace>,
+    has_ended: bool,
+    dice: Dice,
+    /// The coarse clock: read once per turn.
+    now: Duration,
+}
+
+/// Frames for one connection, made while it is being read: what is answered to any other goes out at once.
+#[derive(Debug, Default)]
+struct Replies {
+    owner: Option<LaneId>,
+    control: Vec<u8>,
+    data: Vec<u8>,
+}
+
+/// The shard's dice: jitter needs no secrecy (splitmix64).
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    /// A number from 0 to 1.
+    fn roll(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+impl ShardLoop {
+    /// Runs until the drain is over.
+    async fn run(mut self) -> std::io::Result<()> {
+        while !self.has_ended {
+            if self.turn()? {
+                tokio::task::yield_now().await;
+            } else if self.intake.prepare_sleep() {
+                self.sleep().await?;
+                self.intake.awake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until a socket, a wake-up or a deadline.
+    async fn sleep(&self) -> std::io::Result<()> {
+        let deadline = self.next_deadline();
+        let until = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep(deadline.saturating_sub(self.hub.now())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            guard = self.poll.readable() => guard?.clear_ready(),
+            () = until => {}
+        }
+        Ok(())
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let pressed = (!self.pressed.is_empty()).then(|| self.now + PRESSURE_RETRY);
+        let pace = self.pace.as_ref().map(|pace| pace.next_step(self.now));
+        [self.timers.next(), pressed, pace].into_iter().flatten().min()
+    }
+
+    /// One turn. `true` when there is more to do at once.
+    fn turn(&mut self) -> std::io::Result<bool> {
+        let polled_all = self.take_events()?;
+        self.now = self.hub.now();
+        self.resume_pressed();
+        self.read_ready();
+        let took_all = self.take_items(ITEMS_PER_TURN);
+        let is_unfinished = self.fanout.flush(&mut self.sockets, FlushQuota::default());
+        self.after_flush();
+        self.see_to_deadlines();
+        self.keep_pace();
+        Ok(!polled_all || !took_all || is_unfinished || !self.ready.is_empty())
+    }
+
+    /// Asks the poll set. `false` when it may have more.
+    fn take_events(&mut self) -> std::io::Result<bool> {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let polled = self.poll.get_mut().poll(&mut events, Some(Duration::ZERO));
+        let mut taken = 0;
+        for event in &events {
+            taken += 1;
+            if event.token() == WAKE {
+                continue;
+            }
+            let index = event.token().0 as u32;
+            if event.is_writable() {
+                self.on_writable(index);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                self.on_readable(index, event.is_read_closed() || event.is_error());
+            }
+        }
+        self.events = events;
+        match polled {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(taken < EVENTS_PER_TURN),
+        }
+    }
+
+    fn on_readable(&mut self, index: u32, has_hung_up: bool) {
+        let Some(connection) = self.connection_at(index) else { return };
+        connection.has_hung_up |= has_hung_up;
+        if !connection.is_ready {
+            connection.is_ready = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    fn on_writable(&mut self, index: u32) {
+        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        let lane = connection.lane;
+        if self.fanout.queued(lane).bytes == 0 {
+            return;
+        }
+        let progress = self.fanout.writable(lane, &mut self.sockets);
+        if progress.is_empty {
+            connection.heartbeat.unblocked();
+        } else if progress.taken > 0 {
+            connection.heartbeat.moved(self.now);
+        }
+        if progress.is_empty {
+            self.after_last_words(lane);
+        }
+        self.resume_if_drained(lane);
+    }
+
+    /// A connection that was not read because of its own unread replies is read again once it took them.
+    fn resume_if_drained(&mut self, lane: LaneId) {
+        if self.fanout.reply_bytes(lane) >= REPLY_BYTES_PAUSE {
+            return;
+        }
+        let Some(connection) = self.connection(lane) else { return };
+        if std::mem::take(&mut connection.is_paused) {
+            self.on_readable(lane.index, false);
+        }
+    }
+
+    fn resume_pressed(&mut self) {
+        if self.pressed.is_empty() || self.hub.registry().shards().iter().any(|shard| shard.is_pressed()) {
+            return;
+        }
+        for lane in std::mem::take(&mut self.pressed) {
+            self.resume_if_drained(lane);
+        }
+    }
+
+    fn after_flush(&mut self) {
+        let released = self.fanout.take_released();
+        if released.items > 0 {
+            self.intake.release(released.items, released.bytes);
+        }
+        self.see_to_lanes();
+    }
+
+    /// Acts on what fan-out said about lanes.
+    fn see_to_lanes(&mut self) {
+        let mut lane_events = std::mem::take(&mut self.lane_events);
+        self.fanout.take_events(&mut lane_events);
+        while let Some(event) = lane_events.pop() {
+            match event {
+                LaneEvent::Blocked(lane) => {
+                    let now = self.now;
+                    let due = now + self.hub.settings().heartbeat.write;
+                    if let Some(connection) = self.connection(lane) {
+                        connection.heartbeat.moved(now);
+                        self.arm_by(lane, due);
+                    }
+                }
+                LaneEvent::Evicted(lane, queued) => {
+                    self.end(lane, CloseReason::SlowConsumer { bytes: queued.bytes, messages: queued.messages });
+                }
+                LaneEvent::Gone(lane) => self.end(lane, CloseReason::ConnectionLost),
+            }
+            self.fanout.take_events(&mut lane_events);
+        }
+        self.lane_events = lane_events;
+    }
+
+    fn see_to_deadlines(&mut self) {
+        while let Some((due, lane)) = self.timers.pop_due(self.now) {
+            let now = self.now;
+            let limits = self.hub.settings().heartbeat;
+            let Some(connection) = self.connection(lane) else { continue };
+            if connection.armed != due {
+                continue;
+            }
+            if let Phase::Closing { deadline, .. } = connection.phase {
+                if now >= deadline {
+                    self.remove(lane);
+                } else {
+                    self.arm(lane, deadline);
+                }
+                continue;
+            }
+            match connection.heartbeat.beat(now, &limits) {
+                Beat::Wait(until) => self.arm(lane, until),
+                Beat::Ping => {
+                    self.ping(lane);
+                    // The same question again in this round: now the pong's deadline may be the next.
+                    self.arm(lane, now);
+                }
+                Beat::PongTimeout => {
+                    self.end(lane, CloseReason::PongTimeout { ms: limits.pong.as_millis() as u64 });
+                }
+                Beat::WriteTimeout => {
+                    let queued = self.fanout.queued(lane);
+                    self.end(lane, CloseReason::WriteTimeout { bytes: queued.bytes, messages: queued.messages });
+                }
+            }
+        }
+    }
+
+    /// Waits for `due`, whatever was waited for before.
+    fn arm(&mut self, lane: LaneId, due: Duration) {
+        if let Some(connection) = self.connection(lane) {
+            connection.armed = due;
+            self.timers.arm(due, lane);
+        }
+    }
+
+    /// Waits for `due` unless something earlier is waited for.
+    fn arm_by(&mut self, lane: LaneId, due: Duration) {
+        if self.connection(lane).is_some_and(|connection| connection.armed > due) {
+            self.arm(lane, due);
+        }
+    }
+
+    fn connection(&mut self, lane: LaneId) -> Option<&mut Connection> {
+        self.connection_at(lane.index).filter(|connection| connection.lane == lane)
+    }
+
+    fn connection_at(&mut self, index: u32) -> Option<&mut Connection> {
+        self.connections.get_mut(index as usize)?.as_mut()
+    }
+
+    fn is_open(&mut self, lane: LaneId) -> bool {
+        self.connection(lane).is_some_and(|connection| connection.is_open())
+    }
+}

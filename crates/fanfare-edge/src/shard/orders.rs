@@ -1,0 +1,179 @@
+//! What arrives at the intake: publications, rooms that close, and orders.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfare_fanout::{Delivery, Lane, LaneId, RoomId};
+use fanfare_guard::{Bucket, Identity};
+use fanfare_protocol::{CloseReason, Dialect, Event, Mode, Position, ReplyId, Session, Variant, wire::Decoder};
+use fanfare_registry::Item;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use tracing::{debug, warn};
+
+use super::ShardLoop;
+use super::connection::{Connection, Phase};
+use super::heartbeat::Heartbeat;
+use crate::gate::Permit;
+use crate::hub::ConnectionId;
+
+/// What shards are told besides publications.
+#[derive(Debug)]
+pub enum Order {
+    /// Take over a socket whose handshake is done.
+    #[doc(hidden)]
+    Adopt(Box<Adopted>),
+    /// Tell a publisher what became of its publication.
+    #[doc(hidden)]
+    Ack {
+        /// The publisher.
+        lane: LaneId,
+        /// The command's id.
+        id: Box<str>,
+        /// What became of it.
+        delivery: Delivery,
+    },
+    /// Close all connections evenly over the window, then end.
+    Drain {
+        /// The window.
+        window: Duration,
+    },
+}
+
+/// A socket whose handshake is done.
+#[derive(Debug)]
+pub struct Adopted {
+    pub(crate) socket: OwnedFd,
+    /// Bytes that came with the handshake.
+    pub(crate) leftover: Bytes,
+    pub(crate) session: Session,
+    pub(crate) identity: Identity,
+    /// Where the client was before, if it wants what it missed.
+    pub(crate) since: Option<Position>,
+    pub(crate) permit: Permit,
+}
+
+impl ShardLoop {
+    /// Takes up to `items_max` items. `true` when none is left.
+    pub(super) fn take_items(&mut self, items_max: usize) -> bool {
+        for _ in 0..items_max {
+            match self.intake.pop() {
+                Some(item) => self.take_item(item),
+                None => return true,
+            }
+        }
+        self.intake.is_empty()
+    }
+
+    fn take_item(&mut self, item: Item<Order>) {
+        match item {
+            Item::Event { room, seq, event, except, receipt } => {
+                self.fanout.accept(room, seq, &event, except, receipt);
+            }
+            Item::CloseRoom(room) => self.close_room(room),
+            Item::Order(Order::Adopt(adopted)) => self.adopt(*adopted),
+            Item::Order(Order::Ack { lane, id, delivery }) => {
+                let Delivery { delivered, dropped, evicted } = delivery;
+                let ack = Event::Ack { offset: None, delivered, dropped, evicted, id: ReplyId(Some(&id)) };
+                self.send_event(lane, Lane::Control, &ack);
+            }
+            Item::Order(Order::Drain { window }) => {
+                let open = self.connections.iter().flatten().filter(|c| c.is_open()).count();
+                self.pace = Some(crate::drain::Pace::new(self.now, window, open));
+            }
+        }
+    }
+
+    /// The room has ended: its members are told, one-room connections are closed.
+    fn close_room(&mut self, room: RoomId) {
+        self.fanout.flush_room(room, &mut self.sockets);
+        for lane in self.fanout.members(room) {
+            self.leave_room(lane, room, false, false);
+            let is_its_room = self.connection(lane).is_some_and(|c| matches!(c.session.mode(), Mode::Room(_)));
+            if is_its_room {
+                self.end(lane, CloseReason::RoomClosed);
+            }
+        }
+        self.see_to_lanes();
+    }
+
+    fn adopt(&mut self, adopted: Adopted) {
+        let Adopted { socket, leftover, session, identity, since, permit } = adopted;
+        let variant = match (session.dialect(), session.mode()) {
+            (Dialect::Json, Mode::Room(_)) => Variant::JsonRoom,
+            (Dialect::Json, _) => Variant::JsonRooms,
+            (Dialect::Text, _) => Variant::Text,
+            (Dialect::TextJoined, _) => Variant::TextJoined,
+        };
+        let lane = self.fanout.open(variant as u8);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = self.poll.get_ref().registry().register(
+            &mut SourceFd(&socket.as_raw_fd()),
+            Token(lane.index as usize),
+            interest,
+        );
+        if let Err(error) = registered {
+            warn!(%error, "a connection could not be polled");
+            let _ = self.fanout.close(lane);
+            return;
+        }
+        self.sockets.insert(lane.index, socket);
+        self.insert(lane, session, identity, permit);
+        self.greet(lane, since);
+        let mut leftover = Vec::from(leftover);
+        if !leftover.is_empty() {
+            self.on_bytes(lane, &mut leftover);
+        }
+        self.see_to_lanes();
+    }
+
+    fn insert(&mut self, lane: LaneId, session: Session, identity: Identity, permit: Permit) {
+        let settings = self.hub.settings();
+        let heartbeat = Heartbeat::new(self.now, &settings.heartbeat, self.dice.roll());
+        let per_second = settings.messages_per_second_max;
+        let rate = (per_second > 0).then(|| Box::new(Bucket::new(per_second, per_second)));
+        debug!(connection = %ConnectionId { shard: self.index, lane }, "connection admitted");
+        let connection = Connection {
+            lane,
+            session,
+            identity,
+            decoder: Decoder::new(),
+            heartbeat,
+            phase: Phase::Open,
+            armed: Duration::MAX,
+            is_ready: false,
+            has_hung_up: false,
+            is_paused: false,
+            rate,
+            _permit: permit,
+        };
+        let index = lane.index as usize;
+        if index >= self.connections.len() {
+            self.connections.resize_with(index + 1, || None);
+        }
+        self.connections[index] = Some(connection);
+        self.live += 1;
+        self.hub.counters().connections.fetch_add(1, Ordering::Relaxed);
+        // Asked at once, the heartbeat says when it wants to be asked again.
+        self.arm(lane, self.now);
+    }
+
+    /// First words: `welcome` on `/ws`; the room is joined on `/room/{room}`.
+    fn greet(&mut self, lane: LaneId, since: Option<Position>) {
+        let Some(connection) = self.connection(lane) else { return };
+        match connection.session.mode().clone() {
+            Mode::Rooms => {
+                let user = connection.identity.user.clone();
+                let heartbeat_ms = self.hub.settings().heartbeat.ping.as_millis() as u64;
+                let name = ConnectionId { shard: self.index, lane }.to_string();
+                let hub = self.hub.clone();
+                let node = &hub.settings().node;
+                self.answer(lane, &Event::Welcome { connection: &name, heartbeat_ms, user: user.as_ref(), node });
+            }
+            Mode::Room(room) => self.enter_own_room(lane, &room, since),
+            Mode::Echo | Mode::HelloWorld => {}
+        }
+    }
+}

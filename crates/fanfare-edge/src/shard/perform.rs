@@ -1,0 +1,250 @@
+//! What sessions decided, done: the only caller of the registry besides the HTTP API and the tickers.
+
+use std::sync::Arc;
+
+use fanfare_fanout::{Lane, LaneId, Receipt, RoomId};
+use fanfare_guard::Verdict;
+use fanfare_protocol::wire::{Opcode, frame};
+use fanfare_protocol::{Action, CloseReason, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target};
+use fanfare_registry::{Draft, Item, PublishError};
+use tracing::debug;
+
+use super::ShardLoop;
+use super::orders::Order;
+use crate::hub::ConnectionId;
+
+/// Users listed in one `presence` reply.
+const PRESENCE_MEMBERS_MAX: usize = 1_000;
+
+impl ShardLoop {
+    pub(super) fn perform(&mut self, lane: LaneId, action: Action<'_>) {
+        match action {
+            Action::Publish { room, payload, except_self, id } => self.publish(lane, &room, payload, except_self, id),
+            Action::Reply(payload) => {
+                let (opcode, bytes) = match payload {
+                    PayloadRef::Json(text) | PayloadRef::Text(text) => (Opcode::Text, text.as_bytes()),
+                    PayloadRef::Binary(bytes) => (Opcode::Binary, bytes),
+                };
+                frame(opcode, bytes, &mut self.replies.data);
+            }
+            Action::Subscribe { room, since, id } => self.subscribe(lane, &room, since, id),
+            Action::Unsubscribe { room, id } => self.unsubscribe(lane, &room, id, false),
+            Action::Leave { room, id } => self.unsubscribe(lane, &room, id, true),
+            Action::Presence { room, id } => self.presence(lane, &room, id),
+            Action::CloseRoom { room, id } => self.close_room_by_command(lane, &room, id),
+            Action::Pong { id } => self.answer(lane, &Event::Pong { id }),
+            Action::Refuse { code, message, id } => self.refuse(lane, code, &message, id),
+            Action::Said(message) => {
+                debug!(connection = %ConnectionId { shard: self.index, lane }, message, "client said");
+            }
+            Action::Close(reason) => self.end(lane, reason),
+        }
+    }
+
+    /// Answers a connection: among its replies while it is being read, at once otherwise.
+    pub(super) fn answer(&mut self, lane: LaneId, event: &Event<'_>) {
+        let keeps_place = matches!(
+            event,
+            Event::Subscribed { .. } | Event::Unsubscribed { .. } | Event::Drain { .. } | Event::Welcome { .. }
+        );
+        if self.replies.owner != Some(lane) {
+            let kind = if keeps_place { Lane::Data } else { Lane::Control };
+            return self.send_event(lane, kind, event);
+        }
+        let Some(connection) = self.connection(lane) else { return };
+        let is_named = !matches!(connection.session.mode(), Mode::Room(_));
+        let dialect = connection.session.dialect();
+        let out = if keeps_place { &mut self.replies.data } else { &mut self.replies.control };
+        dialect.encode_event(event, is_named, out);
+    }
+
+    /// Sends an event at once, to a connection that is not being read.
+    pub(super) fn send_event(&mut self, lane: LaneId, kind: Lane, event: &Event<'_>) {
+        let Some(connection) = self.connection(lane) else { return };
+        let is_named = !matches!(connection.session.mode(), Mode::Room(_));
+        let mut frame = Vec::with_capacity(128);
+        connection.session.dialect().encode_event(event, is_named, &mut frame);
+        self.fanout.reply(lane, kind, &frame, &mut self.sockets);
+    }
+
+    pub(super) fn refuse(&mut self, lane: LaneId, code: ErrorCode, message: &str, id: ReplyId<'_>) {
+        self.answer(lane, &Event::Error { code, message, id });
+    }
+
+    /// The room a command means. `None` when the connection has none of its own; that cannot be said on such a path.
+    fn named(&mut self, lane: LaneId, target: &Target) -> Option<RoomName> {
+        match target {
+            Target::Named(name) => Some(name.clone()),
+            Target::Own => match self.connection(lane)?.session.mode() {
+                Mode::Room(name) => Some(name.clone()),
+                Mode::Rooms | Mode::Echo | Mode::HelloWorld => None,
+            },
+        }
+    }
+
+    fn publish(&mut self, lane: LaneId, target: &Target, payload: PayloadRef<'_>, except_self: bool, id: ReplyId<'_>) {
+        let Some(name) = self.named(lane, target) else { return };
+        let hub = self.hub.clone();
+        let Some(connection) = self.connection(lane) else { return };
+        if let Verdict::Deny(why) = hub.policy(&name).may_publish(&connection.identity) {
+            return self.refuse(lane, ErrorCode::NotAllowed, why, id);
+        }
+        let user = connection.identity.user.clone();
+        let options = hub.room_options(&name);
+        let receipt = id.0.map(|id| self.receipt_for(lane, id));
+        let except = except_self.then_some((self.index, lane));
+        let draft = Draft { user, payload: payload.to_payload(), except, receipt };
+        match hub.registry().publish(&name, options, draft, self.now) {
+            Ok(receipted) if receipted.is_pressed => self.pause_publisher(lane),
+            Ok(_) => {}
+            Err(error @ PublishError::Overloaded) => {
+                self.refuse(lane, ErrorCode::Overloaded, &error.to_string(), id);
+                self.pause_publisher(lane);
+            }
+            Err(error @ PublishError::RoomsMax) => {
+                self.refuse(lane, ErrorCode::LimitReached, &error.to_string(), id);
+            }
+        }
+    }
+
+    /// A receipt that comes back to this shard as an order once all shards have reported.
+    fn receipt_for(&self, lane: LaneId, id: &str) -> Arc<Receipt> {
+        let id: Box<str> = id.into();
+        let intake = self.intake.clone();
+        Arc::new(Receipt::new(move |delivery| {
+            intake.push(Item::Order(Order::Ack { lane, id, delivery }));
+        }))
+    }
+
+    /// Slows a publisher by not reading its socket.
+    fn pause_publisher(&mut self, lane: LaneId) {
+        let Some(connection) = self.connection(lane) else { return };
+        if !std::mem::replace(&mut connection.is_paused, true) {
+            self.pressed.push(lane);
+        }
+    }
+
+    fn subscribe(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>, id: ReplyId<'_>) {
+        let hub = self.hub.clone();
+        let max = hub.settings().subscriptions_per_connection_max;
+        let is_member = self.member_room(lane, name);
+        if let Some(room) = is_member {
+            // Asking again is answered with where the stream stands; nothing else changes.
+            if let Some(position) = self.rooms.by_id(room).map(|room| room.info().position) {
+                let recovered = since.is_none_or(|since| since == position);
+                self.answer(lane, &Event::Subscribed { room: name, position, recovered, id });
+            }
+            return;
+        }
+        if self.fanout.rooms_of(lane).count() >= max {
+            let message = format!("this connection is in {max} rooms already; unsubscribe from one first");
+            return self.refuse(lane, ErrorCode::LimitReached, &message, id);
+        }
+        match self.join(lane, name) {
+            Ok(position) => {
+                let recovered = since.is_none_or(|since| since == position);
+                self.answer(lane, &Event::Subscribed { room: name, position, recovered, id });
+            }
+            Err((code, message)) => self.refuse(lane, code, &message, id),
+        }
+    }
+
+    /// Makes a one-room connection a member of its room; if it may not, the connection ends.
+    pub(super) fn enter_own_room(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>) {
+        match self.join(lane, name) {
+            Ok(position) => {
+                if let Some(since) = since {
+                    let recovered = since == position;
+                    self.answer(lane, &Event::Subscribed { room: name, position, recovered, id: ReplyId(None) });
+                }
+            }
+            Err((ErrorCode::NotAllowed, _)) => self.end(lane, CloseReason::NotAllowed),
+            Err(_) => self.end(lane, CloseReason::Overloaded),
+        }
+    }
+
+    fn join(&mut self, lane: LaneId, name: &RoomName) -> Result<Position, (ErrorCode, String)> {
+        let hub = self.hub.clone();
+        let (shard, now) = (self.index, self.now);
+        let Some(connection) = self.connection(lane) else {
+            return Err((ErrorCode::Overloaded, String::new()));
+        };
+        if let Verdict::Deny(why) = hub.policy(name).may_subscribe(&connection.identity) {
+            return Err((ErrorCode::NotAllowed, why.to_owned()));
+        }
+        let user = connection.identity.user.clone();
+        let joined = hub
+            .registry()
+            .join(name, hub.room_options(name), shard, user.as_ref(), now)
+            .map_err(|error| (ErrorCode::LimitReached, error.to_string()))?;
+        let is_new = self.fanout.join(lane, joined.room.id(), joined.seq);
+        debug_assert!(is_new, "membership is checked before joining");
+        self.rooms.entered(&joined.room);
+        Ok(joined.position)
+    }
+
+    /// The room of this name that the lane is in.
+    fn member_room(&self, lane: LaneId, name: &RoomName) -> Option<RoomId> {
+        self.rooms.id_of(name).filter(|&room| self.fanout.is_member(lane, room))
+    }
+
+    fn unsubscribe(&mut self, lane: LaneId, target: &Target, id: ReplyId<'_>, says_so: bool) {
+        let Some(name) = self.named(lane, target) else { return };
+        // What was said before this command reaches the leaver first, so all of it must have come in.
+        self.take_items(usize::MAX);
+        let Some(room) = self.member_room(lane, &name) else {
+            if self.is_open(lane) {
+                let message = format!("this connection is not in the room {name}");
+                self.refuse(lane, ErrorCode::NotSubscribed, &message, id);
+            }
+            return;
+        };
+        self.send_replies(lane);
+        self.leave_room(lane, room, says_so, true);
+        self.answer(lane, &Event::Unsubscribed { room: &name, id });
+        let Some(connection) = self.connection(lane) else { return };
+        if matches!(connection.session.mode(), Mode::Room(_)) && says_so {
+            self.end(lane, CloseReason::Left);
+        }
+    }
+
+    /// Ends a membership on this shard and in the room. `gets_rest`: what the room said before goes to the lane first.
+    pub(super) fn leave_room(&mut self, lane: LaneId, room: RoomId, says_so: bool, gets_rest: bool) {
+        let was_member = if gets_rest {
+            self.fanout.leave(lane, room, &mut self.sockets)
+        } else {
+            self.fanout.leave_unsent(lane, room)
+        };
+        if !was_member {
+            return;
+        }
+        let user = self.connection(lane).and_then(|connection| connection.identity.user.clone());
+        if let Some(room) = self.rooms.left(room) {
+            self.hub.registry().leave(&room, self.index, user.as_ref(), says_so);
+        }
+    }
+
+    fn presence(&mut self, lane: LaneId, target: &Target, id: ReplyId<'_>) {
+        let Some(name) = self.named(lane, target) else { return };
+        let Some(room) = self.member_room(lane, &name) else {
+            let message = format!("subscribe to {name} before asking who is in it");
+            return self.refuse(lane, ErrorCode::NotSubscribed, &message, id);
+        };
+        let Some((count, members)) = self.rooms.by_id(room).map(|room| room.presence(PRESENCE_MEMBERS_MAX)) else {
+            return;
+        };
+        self.answer(lane, &Event::Presence { room: &name, count, members: &members, id });
+    }
+
+    fn close_room_by_command(&mut self, lane: LaneId, target: &Target, id: ReplyId<'_>) {
+        let Some(name) = self.named(lane, target) else { return };
+        let hub = self.hub.clone();
+        let Some(connection) = self.connection(lane) else { return };
+        if let Verdict::Deny(why) = hub.policy(&name).may_moderate(&connection.identity) {
+            return self.refuse(lane, ErrorCode::NotAllowed, why, id);
+        }
+        if !hub.registry().close(&name) {
+            self.refuse(lane, ErrorCode::NotSubscribed, &format!("there is no room {name}"), id);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! From readable sockets to inputs: bytes in, one input at a time, its action performed.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fanfare_fanout::{Lane, LaneId};
+use fanfare_protocol::wire::{Decoder, Input, Opcode, frame};
+use fanfare_protocol::{Action, CloseReason};
+
+use super::connection::Phase;
+use super::sockets::Received;
+use super::{READ_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PAUSE, Replies, ShardLoop};
+
+impl ShardLoop {
+    /// Reads connections in turn, each at most one buffer full.
+    pub(super) fn read_ready(&mut self) {
+        for _ in 0..READS_PER_TURN.min(self.ready.len()) {
+            let Some(index) = self.ready.pop_front() else { return };
+            let Some(connection) = self.connection_at(index) else { continue };
+            connection.is_ready = false;
+            let lane = connection.lane;
+            if connection.is_paused {
+                continue;
+            }
+            let has_hung_up = connection.has_hung_up;
+            let mut buffer = std::mem::take(&mut self.read_buffer);
+            let received = self.sockets.receive(index, &mut buffer);
+            match received {
+                Received::Bytes(n) => {
+                    self.on_bytes(lane, &mut buffer[..n]);
+                    // A read that did not fill the buffer has emptied the socket, unless the end is still to be seen.
+                    if n == READ_BYTES_MAX || has_hung_up {
+                        self.on_readable(index, has_hung_up);
+                    }
+                }
+                Received::End | Received::Failed => self.on_end(lane),
+                Received::WouldBlock => {}
+            }
+            self.read_buffer = buffer;
+        }
+    }
+
+    /// Bytes came in on a connection.
+    pub(super) fn on_bytes(&mut self, lane: LaneId, bytes: &mut [u8]) {
+        let limits = self.hub.settings().messages;
+        let now = self.now;
+        let Some(connection) = self.connection(lane) else { return };
+        connection.heartbeat.heard(now);
+        let mut decoder = std::mem::take(&mut connection.decoder);
+        // A read may begin inside another one's (a socket is adopted while a leaver's room is emptied).
+        let mut outer = std::mem::take(&mut self.replies);
+        if outer.owner.is_none() {
+            std::mem::swap(&mut self.replies, &mut outer);
+        }
+        self.replies.owner = Some(lane);
+        let mut rest = bytes;
+        while self.wants_input(lane) {
+            let (used, is_all) = match decoder.next(rest, &limits) {
+                Ok((used, Some(input))) => {
+                    self.on_input(lane, input);
+                    (used, false)
+                }
+                Ok((used, None)) => (used, true),
+                Err(reason) => {
+                    self.on_bad_frame(lane, reason);
+                    break;
+                }
+            };
+            rest = &mut rest[used..];
+            if is_all {
+                break;
+            }
+        }
+        self.put_back(lane, decoder);
+        self.send_replies(lane);
+        let buffers = std::mem::replace(&mut self.replies, outer);
+        self.replies.keep_buffers(buffers);
+        self.see_to_lanes();
+        if self.fanout.reply_bytes(lane) >= REPLY_BYTES_PAUSE
+            && let Some(connection) = self.connection(lane)
+        {
+            connection.is_paused = true;
+        }
+    }
+
+    fn put_back(&mut self, lane: LaneId, decoder: Decoder) {
+        if let Some(connection) = self.connection(lane) {
+            connection.decoder = decoder;
+        }
+    }
+
+    /// True until the peer's close frame has been seen.
+    fn wants_input(&mut self, lane: LaneId) -> bool {
+        self.connection(lane).is_some_and(|connection| match connection.phase {
+            Phase::Open => true,
+            Phase::Closing { peer_has_closed, .. } => !peer_has_closed,
+        })
+    }
+
+    fn on_input(&mut self, lane: LaneId, input: Input<'_>) {
+        let is_open = self.is_open(lane);
+        match input {
+            Input::Close(code) => self.on_peer_close(lane, code),
+            // After our close frame only the peer's is waited for.
+            _ if !is_open => {}
+            Input::Ping(payload) => frame(Opcode::Pong, payload, &mut self.replies.control),
+            Input::Pong => {}
+            Input::Message(message) => {
+                self.hub.counters().received.fetch_add(1, Ordering::Relaxed);
+                if self.is_too_fast(lane) {
+                    self.end(lane, CloseReason::TooFast);
+                    return;
+                }
+                let limits = self.hub.settings().messages;
+                let Some(connection) = self.connection(lane) else { return };
+                let action: Action<'_> = connection.session.handle(message, &limits);
+                self.perform(lane, action);
+            }
+        }
+    }
+
+    fn is_too_fast(&mut self, lane: LaneId) -> bool {
+        let now = self.now;
+        let bucket = self.connection(lane).and_then(|connection| connection.rate.as_mut());
+        bucket.is_some_and(|bucket| !bucket.take(now, 1))
+    }
+
+    fn on_bad_frame(&mut self, lane: LaneId, reason: CloseReason) {
+        if self.is_open(lane) {
+            self.end(lane, reason);
+        } else {
+            // A peer that breaks the protocol after our close frame is not waited for.
+            self.remove(lane);
+        }
+    }
+
+    /// The peer ended its side, or the socket failed.
+    fn on_end(&mut self, lane: LaneId) {
+        if self.is_open(lane) {
+            self.end(lane, CloseReason::ConnectionLost);
+        } else {
+            self.remove(lane);
+        }
+    }
+
+    /// Sends what was answered so far during this connection's read: one write where nothing is queued.
+    pub(super) fn send_replies(&mut self, lane: LaneId) {
+        if self.replies.owner != Some(lane) {
+            return;
+        }
+        let Replies { control, data, .. } = &mut self.replies;
+        if self.fanout.queued(lane).bytes == 0 && !data.is_empty() {
+            data.append(control);
+        }
+        self.fanout.reply(lane, Lane::Data, data, &mut self.sockets);
+        self.fanout.reply(lane, Lane::Control, control, &mut self.sockets);
+        data.clear();
+        control.clear();
+    }
+
+    pub(super) fn ping(&mut self, lane: LaneId) {
+        let mut ping = Vec::with_capacity(2);
+        frame(Opcode::Ping, &[], &mut ping);
+        self.fanout.reply(lane, Lane::Control, &ping, &mut self.sockets);
+        self.see_to_lanes();
+    }
+
+    /// Time a peer that was evicted has to take its close frame: it is behind, so it gets longer than others.
+    pub(super) fn linger(&self, reason: CloseReason) -> Duration {
+        let heartbeat = &self.hub.settings().heartbeat;
+        match reason {
+            CloseReason::SlowConsumer { .. } => heartbeat.close + heartbeat.write,
+            _ => heartbeat.close,
+        }
+    }
+}
+
+impl Replies {
+    /// Keeps another one's empty buffers for reuse; one large echo should not leave its buffer behind.
+    fn keep_buffers(&mut self, other: Self) {
+        if self.data.capacity() == 0 && other.data.capacity() <= 4 * READ_BYTES_MAX {
+            self.data = other.data;
+        }
+        if self.control.capacity() == 0 && other.control.capacity() <= 4 * READ_BYTES_MAX {
+            self.control = other.control;
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The WebSocket handshake, strictly (RFC 6455 section 4.2), and who may come in. Once it is done the bare socket goes to the shard.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use fanfare_guard::{Identity, Verdict};
+use fanfare_protocol::{Dialect, Mode, Position, RoomName, Session, UserName};
+use fanfare_registry::Item;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+use sha1::{Digest, Sha1};
+use tokio::net::{TcpStream, UnixStream};
+use tracing::debug;
+
+use crate::counters::Handshake;
+use crate::gate::Permit;
+use crate::http::{ClientContext, PermitCell};
+use crate::listener::{bare_tcp, bare_unix};
+use crate::problem::{Answer, Problem, method_not_allowed};
+use crate::query;
+use crate::shard::{Adopted, Order};
+
+/// Which path was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Door<'a> {
+    Rooms,
+    /// The room's name as it stands in the path.
+    Room(&'a str),
+    Echo,
+    HelloWorld,
+}
+
+/// A client that may come in.
+struct Admission {
+    session: Session,
+    identity: Identity,
+    since: Option<Position>,
+}
+
+/// Answers a request on a WebSocket path: 101 and the socket goes over, or why not.
+pub(crate) fn answer(
+    context: &Rc<ClientContext>,
+    mut request: Request<Incoming>,
+    door: Door<'_>,
+    permit: &PermitCell,
+) -> Answer {
+    if request.method() != Method::GET {
+        return method_not_allowed("GET");
+    }
+    let counters = context.hub.counters();
+    let accept = match check_handshake(&request) {
+        Ok(accept) => accept,
+        Err((result, problem)) => {
+            if let Some(result) = result {
+                counters.handshake(result);
+            }
+            return problem.answer();
+        }
+    };
+    let admission = match admit(context, &request, door) {
+        Ok(admission) => admission,
+        Err((result, problem)) => {
+            counters.handshake(result);
+            return problem.answer();
+        }
+    };
+    let Some(permit) = permit.take() else {
+        // The socket has been upgraded before; nothing more can be asked of it.
+        counters.handshake(Handshake::Malformed);
+        let detail = "this connection has been upgraded already";
+        return Problem::new(StatusCode::BAD_REQUEST, "bad_handshake", detail).answer();
+    };
+    let protocol = selected_protocol(request.headers());
+    let upgrade = hyper::upgrade::on(&mut request);
+    let context = context.clone();
+    tokio::task::spawn_local(async move {
+        match upgrade.await {
+            Ok(upgraded) => hand_over(&context, upgraded, admission, permit),
+            Err(error) => {
+                context.hub.counters().handshake(Handshake::Failed);
+                debug!(%error, "a handshake was not finished");
+            }
+        }
+    });
+    switching(accept, protocol)
+}
+
+fn switching(accept: HeaderValue, protocol: Option<HeaderValue>) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::new()));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(protocol) = protocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    answer
+}
+
+/// Gives the bare socket, and bytes that came early, to the shard's loop.
+fn hand_over(context: &ClientContext, upgraded: Upgraded, admission: Admission, permit: Permit) {
+    let counters = context.hub.counters();
+    let Some((socket, leftover)) = bare_socket(upgraded) else {
+        counters.handshake(Handshake::Failed);
+        return;
+    };
+    counters.handshake(Handshake::Accepted);
+    let Admission { session, identity, since } = admission;
+    let adopted = Adopted { socket, leftover, session, identity, since, permit };
+    context.hub.registry().shards()[context.shard].push(Item::Order(Order::Adopt(Box::new(adopted))));
+}
+
+fn bare_socket(upgraded: Upgraded) -> Option<(OwnedFd, Bytes)> {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => Some((bare_tcp(parts.io.into_inner()).ok()?, parts.read_buf)),
+        Err(upgraded) => {
+            let parts = upgraded.downcast::<TokioIo<UnixStream>>().ok()?;
+            Some((bare_unix(parts.io.into_inner()).ok()?, parts.read_buf))
+        }
+    }
+}
+
+type Refusal = (Option<Handshake>, Problem);
+
+/// Checks the request itself; answers with the value of `Sec-WebSocket-Accept`.
+fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> {
+    let headers = request.headers();
+    let wants_upgrade = has_token(headers, UPGRADE, "websocket");
+    let tries = headers.contains_key(UPGRADE)
+        || headers.contains_key(SEC_WEBSOCKET_KEY)
+        || headers.contains_key(SEC_WEBSOCKET_VERSION);
+    if !tries {
+        return Err((None, upgrade_required("this path speaks WebSocket: connect with a WebSocket client")));
+    }
+    let malformed = |detail: &'static str| {
+        Err((Some(Handshake::Malformed), Problem::new(StatusCode::BAD_REQUEST, "bad_handshake", detail)))
+    };
+    if request.version() != Version::HTTP_11 {
+        return malformed("a WebSocket handshake needs HTTP/1.1");
+    }
+    if !wants_upgrade {
+        return malformed("the Upgrade header must name websocket");
+    }
+    if !has_token(headers, CONNECTION, "upgrade") {
+        return malformed("the Connection header must name upgrade");
+    }
+    if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
+        return malformed("a WebSocket handshake has no body");
+    }
+    match only(headers, SEC_WEBSOCKET_VERSION) {
+        Some(version) if version == "13" => {}
+        Some(_) => {
+            return Err((Some(Handshake::Malformed), upgrade_required("only version 13 of WebSocket is spoken here")));
+        }
+        None => return malformed("exactly one Sec-WebSocket-Version header is needed"),
+    }
+    let Some(key) = only(headers, SEC_WEBSOCKET_KEY) else {
+        return malformed("exactly one Sec-WebSocket-Key header is needed");
+    };
+    if STANDARD.decode(key.as_bytes()).map_or(0, |key| key.len()) != 16 {
+        return malformed("Sec-WebSocket-Key must be 16 bytes in base64");
+    }
+    if only(headers, HOST).is_none() {
+        return malformed("exactly one Host header is needed");
+    }
+    Ok(accept_value(key.as_bytes()))
+}
+
+/// RFC 6455 section 4.2.2: SHA-1 of the key and a fixed text, in base64.
+fn accept_value(key: &[u8]) -> HeaderValue {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    HeaderValue::from_str(&STANDARD.encode(hash.finalize())).expect("base64 is a header value")
+}
+
+fn upgrade_required(detail: &'static str) -> Problem {
+    Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
+}
+
+/// The header's value if there is exactly one such line.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+/// True when a comma list, over all its lines, has the token in any case.
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+/// Prefix of the subprotocol entry that carries a token.
+const TOKEN_PROTOCOL: &str = "fanfare.token.";
+
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+}
+
+/// Browsers fail a connection that offered subprotocols and got none: the first that is not a token is selected, or the token's own
+/// entry where it stands alone.
+fn selected_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let selected =
+        protocols(headers).find(|entry| !entry.starts_with(TOKEN_PROTOCOL)).or_else(|| protocols(headers).next())?;
+    HeaderValue::from_str(selected).ok()
+}
+
+fn has_credentials(request: &Request<Incoming>) -> bool {
+    query::parameter(request.uri().query(), "token").is_some_and(|token| !token.is_empty())
+        || request.headers().contains_key(AUTHORIZATION)
+        || protocols(request.headers()).any(|entry| entry.starts_with(TOKEN_PROTOCOL))
+}
+
+/// Decides who comes in: origin, identity, room, rights, room left.
+fn admit(
+    context: &ClientContext,
+    request: &Request<Incoming>,
+    door: Door<'_>,
+) -> Result<Admission, (Handshake, Problem)> {
+    check_origin(context, request)?;
+    let query = request.uri().query();
+    let identity = identify(context, request)?;
+    let bad =
+        |detail: &'static str| (Handshake::Malformed, Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail));
+    let mode = match door {
+        Door::Rooms => Mode::Rooms,
+        Door::Echo => Mode::Echo,
+        Door::HelloWorld => Mode::HelloWorld,
+        Door::Room(name) => Mode::Room(admit_to_room(context, name, &identity)?),
+    };
+    let joins = query::parameter(query, "join_newline").is_some_and(|value| value == "1" || value == "true");
+    let dialect = match (&mode, query::parameter(query, "format").as_deref()) {
+        (_, None | Some("json")) => Dialect::Json,
+        (Mode::Room(_), Some("text")) => {
+            if joins {
+                Dialect::TextJoined
+            } else {
+                Dialect::Text
+            }
+        }
+        (_, Some("text")) => return Err(bad("format=text is spoken on /room/{room} only")),
+        (_, Some(_)) => return Err(bad("format must be json or text")),
+    };
+    let since = match query::parameter(query, "since") {
+        Some(since) => Some(since.parse().map_err(bad)?),
+        None => None,
+    };
+    Ok(Admission { session: Session::new(mode, dialect), identity, since })
+}
+
+fn check_origin(context: &ClientContext, request: &Request<Incoming>) -> Result<(), (Handshake, Problem)> {
+    let headers = request.headers();
+    let origins: Vec<_> = headers.get_all(ORIGIN).iter().collect();
+    let host = only(headers, HOST).and_then(|host| host.to_str().ok());
+    let is_allowed = match origins.as_slice() {
+        [] => true,
+        [origin] => origin.to_str().is_ok_and(|origin| context.hub.settings().origins.allows(Some(origin), host)),
+        _ => false,
+    };
+    if is_allowed {
+        return Ok(());
+    }
+    let detail = "pages of this origin may not connect; the operator can allow it under `origins`";
+    Err((Handshake::Origin, Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail)))
+}
+
+/// Who the client says it is. Tokens cannot be checked by this version, so they are refused rather than ignored.
+fn identify(context: &ClientContext, request: &Request<Incoming>) -> Result<Identity, (Handshake, Problem)> {
+    if has_credentials(request) {
+        let detail = "this node cannot check tokens; connect without one";
+        return Err((Handshake::NotAllowed, Problem::new(StatusCode::UNAUTHORIZED, "token_not_accepted", detail)));
+    }
+    let Some(name) = query::parameter(request.uri().query(), "name").filter(|name| !name.is_empty()) else {
+        return Ok(Identity::default());
+    };
+    if !context.hub.settings().guests {
+        let detail = "guests may not choose a name here; the operator can allow it with `auth.guests`";
+        return Err((Handshake::NotAllowed, Problem::new(StatusCode::FORBIDDEN, "guests_not_allowed", detail)));
+    }
+    match UserName::guest(&name) {
+        Ok(user) => Ok(Identity { user: Some(user), ..Identity::default() }),
+        Err(error) => Err((Handshake::Malformed, Problem::new(StatusCode::BAD_REQUEST, "bad_name", error.to_string()))),
+    }
+}
+
+fn admit_to_room(context: &ClientContext, name: &str, identity: &Identity) -> Result<RoomName, (Handshake, Problem)> {
+    let bad = |detail: String| (Handshake::BadRoom, Problem::new(StatusCode::BAD_REQUEST, "bad_room", detail));
+    let name = query::segment(name).ok_or_else(|| bad("the room's name is not UTF-8".to_owned()))?;
+    let name = RoomName::parse(&name).map_err(|error| bad(error.to_string()))?;
+    match context.hub.policy(&name).may_subscribe(identity) {
+        Verdict::Allow => Ok(name),
+        Verdict::Deny(why) => Err((Handshake::NotAllowed, Problem::new(StatusCode::FORBIDDEN, "not_allowed", why))),
+    }
+}

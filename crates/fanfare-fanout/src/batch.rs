@@ -1,0 +1,268 @@
+//! A room's batch: what was said since the last flush, as one contiguous buffer per variant.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::outbox::Piece;
+use crate::receipt::{Delivery, Receipt};
+use crate::{LaneId, room::RoomId};
+
+/// Most variants an [`Encode`] may have.
+pub const VARIANTS_MAX: usize = 8;
+
+/// How an event becomes frames. The seam to the dialects: called once per event, shard and variant present, never per
+/// subscriber.
+pub trait Encode {
+    /// Number of variants, at most [`VARIANTS_MAX`].
+    const VARIANTS: u8;
+
+    /// Appends the event's wire-ready frames in `variant`; appends nothing where the variant has no word for it.
+    fn encode(&self, variant: u8, out: &mut Vec<u8>);
+
+    /// Payload bytes, as reserved at the intake.
+    fn payload_bytes(&self) -> usize;
+
+    /// Another form of all of a batch's frames, for variants that merge messages. Members that get only part of a batch get the unmerged
+    /// frames.
+    fn join(variant: u8, frames: &[u8]) -> Option<Vec<u8>> {
+        let _ = (variant, frames);
+        None
+    }
+}
+
+/// One event of a batch.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Its number in the room's order.
+    pub(crate) seq: u64,
+    /// The connection it is not for.
+    pub(crate) except: Option<LaneId>,
+    pub(crate) receipt: Option<Arc<Receipt>>,
+    /// Members it went to that did not get the whole batch.
+    delivered: u32,
+    evicted: u32,
+}
+
+/// A buffer that is shared only once somebody needs to keep part of it.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    shared: Option<Bytes>,
+}
+
+impl Buffer {
+    fn as_slice(&self) -> &[u8] {
+        self.shared.as_deref().unwrap_or(&self.bytes)
+    }
+
+    fn share(&mut self) -> Bytes {
+        self.shared.get_or_insert_with(|| std::mem::take(&mut self.bytes).into()).clone()
+    }
+
+    fn clear(&mut self) {
+        self.shared = None;
+        self.bytes.clear();
+    }
+}
+
+/// The frames of one variant, and where each entry's frames end.
+#[derive(Debug, Default)]
+struct Frames {
+    buffer: Buffer,
+    ends: Vec<u32>,
+    shared_ends: Option<Arc<[u32]>>,
+    joined: Option<Buffer>,
+}
+
+impl Frames {
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.ends.clear();
+        self.shared_ends = None;
+        self.joined = None;
+    }
+
+    /// Start and end of entries `from..to` in the buffer.
+    fn range(&self, from: usize, to: usize) -> (usize, usize) {
+        let end_of = |n: usize| {
+            if n == 0 {
+                0
+            } else {
+                self.ends.get(n - 1).copied().unwrap_or_else(|| self.buffer.as_slice().len() as u32) as usize
+            }
+        };
+        (end_of(from), end_of(to))
+    }
+}
+
+/// What a room said between two flushes.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    room: RoomId,
+    entries: Vec<Entry>,
+    frames: [Frames; VARIANTS_MAX],
+    /// Payload bytes, as reserved at the intake.
+    payload_bytes: usize,
+    /// Members that got every entry; and members evicted at the whole batch.
+    delivered: u32,
+    evicted: u32,
+}
+
+impl Batch {
+    pub(crate) fn new(room: RoomId) -> Self {
+        Self { room, entries: Vec::new(), frames: Default::default(), payload_bytes: 0, delivered: 0, evicted: 0 }
+    }
+
+    pub(crate) fn room(&self) -> RoomId {
+        self.room
+    }
+
+    /// An empty batch for `room` with this one's memory.
+    pub(crate) fn recycle(mut self: Box<Self>, room: RoomId) -> Box<Self> {
+        self.room = room;
+        self.entries.clear();
+        self.frames.iter_mut().for_each(Frames::clear);
+        (self.payload_bytes, self.delivered, self.evicted) = (0, 0, 0);
+        self
+    }
+
+    /// Bytes of capacity that recycling would keep.
+    pub(crate) fn capacity(&self) -> usize {
+        self.frames.iter().map(|f| f.buffer.bytes.capacity()).sum()
+    }
+
+    /// Appends an event, encoded in each variant that has members.
+    pub(crate) fn append<P: Encode>(
+        &mut self,
+        seq: u64,
+        event: &P,
+        members: &[u32; VARIANTS_MAX],
+        except: Option<LaneId>,
+        receipt: Option<Arc<Receipt>>,
+    ) {
+        for variant in 0..P::VARIANTS {
+            if members[variant as usize] == 0 {
+                continue;
+            }
+            let frames = &mut self.frames[variant as usize];
+            // Entries from before this variant had members have no frames in it.
+            frames.ends.resize(self.entries.len(), frames.buffer.bytes.len() as u32);
+            event.encode(variant, &mut frames.buffer.bytes);
+            frames.ends.push(frames.buffer.bytes.len() as u32);
+        }
+        self.payload_bytes += event.payload_bytes();
+        self.entries.push(Entry { seq, except, receipt, delivered: 0, evicted: 0 });
+    }
+
+    /// True when another event must begin a new batch: this one is large enough, or outboxes already share its buffers (a
+    /// member that left before the flush could not take its part at once).
+    pub(crate) fn is_full(&self, bytes_max: usize, messages_max: usize) -> bool {
+        self.entries.len() >= messages_max
+            || self.frames.iter().any(|f| f.buffer.shared.is_some() || f.buffer.bytes.len() >= bytes_max)
+    }
+
+    /// No more events follow: variants that merge messages do it now.
+    pub(crate) fn seal<P: Encode>(&mut self, members: &[u32; VARIANTS_MAX]) {
+        for variant in 0..P::VARIANTS {
+            let frames = &mut self.frames[variant as usize];
+            if members[variant as usize] > 0 && self.entries.len() > 1 {
+                frames.joined = P::join(variant, frames.buffer.as_slice()).map(|bytes| Buffer { bytes, shared: None });
+            }
+        }
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.entries.last().map_or(0, |entry| entry.seq)
+    }
+
+    /// Everything, as a member of `variant` gets it.
+    pub(crate) fn whole(&self, variant: u8) -> &[u8] {
+        let frames = &self.frames[variant as usize];
+        frames.joined.as_ref().map_or_else(|| frames.buffer.as_slice(), Buffer::as_slice)
+    }
+
+    /// The same, to be kept in an outbox.
+    pub(crate) fn whole_piece(&mut self, variant: u8) -> Piece {
+        let messages = self.entries.len();
+        let frames = &mut self.frames[variant as usize];
+        if let Some(joined) = &mut frames.joined {
+            return Piece::one(joined.share(), messages);
+        }
+        self.piece(variant, 0, messages)
+    }
+
+    /// Entries `from..to`.
+    pub(crate) fn slice(&self, variant: u8, from: usize, to: usize) -> &[u8] {
+        let frames = &self.frames[variant as usize];
+        let (start, end) = frames.range(from, to);
+        &frames.buffer.as_slice()[start..end]
+    }
+
+    /// Entries `from..to`, to be kept in an outbox.
+    pub(crate) fn piece(&mut self, variant: u8, from: usize, to: usize) -> Piece {
+        let frames = &mut self.frames[variant as usize];
+        let (start, end) = frames.range(from, to);
+        let ends = frames.shared_ends.get_or_insert_with(|| frames.ends.as_slice().into()).clone();
+        Piece::frames(frames.buffer.share().slice(start..end), ends, start as u32, to - from)
+    }
+
+    /// So many more members were given every entry.
+    pub(crate) fn count_delivered(&mut self, members: u32) {
+        self.delivered += members;
+    }
+
+    /// One more member was given, or evicted at, every entry.
+    pub(crate) fn count_whole(&mut self, is_delivered: bool) {
+        if is_delivered { self.delivered += 1 } else { self.evicted += 1 }
+    }
+
+    /// One more member was given, or evicted at, entries `from..to` alone.
+    pub(crate) fn count_part(&mut self, from: usize, to: usize, is_delivered: bool) {
+        for entry in &mut self.entries[from..to] {
+            if is_delivered { entry.delivered += 1 } else { entry.evicted += 1 }
+        }
+    }
+
+    /// Runs of entries that `lane` should get: those after `from_seq` that do not leave it out.
+    pub(crate) fn ranges_for(&self, lane: LaneId, from_seq: u64) -> SmallVec<[(usize, usize); 4]> {
+        let mut ranges = SmallVec::<[(usize, usize); 4]>::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            if entry.seq <= from_seq || entry.except == Some(lane) {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some((_, to)) if *to == index => *to = index + 1,
+                _ => ranges.push((index, index + 1)),
+            }
+        }
+        ranges
+    }
+
+    /// Every member has been offered the batch: reports all receipts. Returns the totals, and what to release at the intake.
+    pub(crate) fn finish(&mut self) -> Finished {
+        let mut finished = Finished { items: self.entries.len(), bytes: self.payload_bytes, ..Finished::default() };
+        for entry in &mut self.entries {
+            let delivered = u64::from(self.delivered + entry.delivered);
+            let evicted = u64::from(self.evicted + entry.evicted);
+            finished.delivered += delivered;
+            if let Some(receipt) = entry.receipt.take() {
+                receipt.report(Delivery { delivered, dropped: 0, evicted });
+            }
+        }
+        finished
+    }
+}
+
+/// Totals of a batch.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Finished {
+    pub(crate) items: usize,
+    pub(crate) bytes: usize,
+    pub(crate) delivered: u64,
+}

@@ -1,0 +1,109 @@
+//! One room's members on one shard, and how far its batch has got among them.
+
+use std::collections::VecDeque;
+
+use crate::LaneId;
+use crate::batch::{Batch, VARIANTS_MAX};
+
+/// One life of a room, unique in the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RoomId(pub u64);
+
+/// A subscriber: eight bytes, walked by every flush.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member {
+    pub(crate) lane: u32,
+    pub(crate) variant: u8,
+    /// Gets other bytes than the rest in the flush under way. Set when a flush starts, cleared when it ends.
+    pub(crate) special: bool,
+}
+
+/// How far the flush of the front batch has got. Members `0..next` have been offered it, `next..end` will be, and those from `end` on came
+/// after the flush began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor {
+    pub(crate) next: usize,
+    pub(crate) end: usize,
+}
+
+/// A room as one shard sees it. Owned by the shard; no lock. It exists while it has members here.
+#[derive(Debug)]
+pub(crate) struct LocalRoom {
+    pub(crate) id: RoomId,
+    pub(crate) members: Vec<Member>,
+    /// Members of each variant.
+    pub(crate) counts: [u32; VARIANTS_MAX],
+    /// Oldest first. While `cursor` is set the front one is sealed and on its way.
+    pub(crate) batches: VecDeque<Box<Batch>>,
+    pub(crate) cursor: Option<Cursor>,
+    /// Members that joined while batches were waiting: each gets only what came after its own number.
+    pub(crate) late: Vec<(LaneId, u64)>,
+    /// Number of the last event taken in.
+    pub(crate) applied: u64,
+    /// Waiting in the shard's queue of rooms to flush.
+    pub(crate) is_dirty: bool,
+}
+
+impl LocalRoom {
+    pub(crate) fn new(id: RoomId, applied: u64) -> Self {
+        Self {
+            id,
+            members: Vec::new(),
+            counts: [0; VARIANTS_MAX],
+            batches: VecDeque::new(),
+            cursor: None,
+            late: Vec::new(),
+            applied,
+            is_dirty: false,
+        }
+    }
+
+    /// True when every event up to `seq` has been taken in and offered or is on its way to the members present: one who
+    /// joins at `seq` needs no special care.
+    pub(crate) fn is_level_with(&self, seq: u64) -> bool {
+        let on_its_way = usize::from(self.cursor.is_some());
+        self.applied == seq && self.batches.len() == on_its_way
+    }
+
+    /// The batch that takes the next event, unless a new one is needed.
+    pub(crate) fn open_batch(&mut self, bytes_max: usize, messages_max: usize) -> Option<&mut Batch> {
+        let sealed = usize::from(self.cursor.is_some());
+        if self.batches.len() <= sealed {
+            return None;
+        }
+        self.batches.back_mut().map(|b| &mut **b).filter(|b| !b.is_full(bytes_max, messages_max))
+    }
+
+    /// Takes out the member at `position`. Calls `moved(lane, position)` for each member that changed place: at most three, so
+    /// leaving is O(1) and every member stays on its side of the cursor.
+    pub(crate) fn remove(&mut self, position: usize, mut moved: impl FnMut(u32, u32)) {
+        let mut hole = position;
+        let member = self.members[position];
+        self.counts[member.variant as usize] -= 1;
+        let mut fill = |members: &mut Vec<Member>, hole: &mut usize, from: usize| {
+            if *hole != from {
+                members[*hole] = members[from];
+                moved(members[from].lane, *hole as u32);
+                *hole = from;
+            }
+        };
+        if let Some(cursor) = &mut self.cursor {
+            if hole < cursor.next {
+                fill(&mut self.members, &mut hole, cursor.next - 1);
+                cursor.next -= 1;
+            }
+            if hole < cursor.end {
+                fill(&mut self.members, &mut hole, cursor.end - 1);
+                cursor.end -= 1;
+            }
+        }
+        let last = self.members.len() - 1;
+        fill(&mut self.members, &mut hole, last);
+        self.members.pop();
+    }
+}
+
+/// The number after which a member wants events; 0: all.
+pub(crate) fn wants_after(late: &[(LaneId, u64)], lane: LaneId) -> u64 {
+    late.iter().find(|(other, _)| *other == lane).map_or(0, |&(_, seq)| seq)
+}

@@ -1,0 +1,53 @@
+//! What arrives at a shard's intake.
+
+use std::sync::Arc;
+
+use fanfare_fanout::{Encode, LaneId, Receipt, RoomId};
+use fanfare_protocol::{RoomEvent, VARIANTS, Variant};
+
+/// A room event as fan-out sees it: something that can be encoded once per variant.
+#[derive(Debug)]
+pub struct Said(pub RoomEvent);
+
+impl Encode for Said {
+    const VARIANTS: u8 = VARIANTS as u8;
+
+    fn encode(&self, variant: u8, out: &mut Vec<u8>) {
+        if let Some(variant) = Variant::from_index(variant) {
+            variant.encode(&self.0, out);
+        }
+    }
+
+    fn payload_bytes(&self) -> usize {
+        match &self.0 {
+            RoomEvent::Message(_, published) => published.payload.len(),
+            RoomEvent::Joined(..) | RoomEvent::Left(..) | RoomEvent::RoomClosed(_) => 0,
+        }
+    }
+
+    fn join(variant: u8, frames: &[u8]) -> Option<Vec<u8>> {
+        Variant::from_index(variant)?.join(frames)
+    }
+}
+
+/// One item of a shard's intake. `O` is what the owner of the shards tells them besides.
+#[derive(Debug)]
+pub enum Item<O> {
+    /// A room says something to its members on this shard.
+    Event {
+        /// The room's life.
+        room: RoomId,
+        /// Number in the room's order.
+        seq: u64,
+        /// What is said, shared by all shards.
+        event: Arc<Said>,
+        /// The connection it is not for.
+        except: Option<LaneId>,
+        /// Where to report what became of it.
+        receipt: Option<Arc<Receipt>>,
+    },
+    /// The room has ended: its members on this shard must leave it.
+    CloseRoom(RoomId),
+    /// Something else.
+    Order(O),
+}

@@ -1,0 +1,390 @@
+//! The registry: the doors through which connections and the API reach rooms.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fanfare_fanout::{Delivery, Intake, LaneId, Receipt, RoomId};
+use fanfare_protocol::{Payload, Position, Published, RoomEvent, RoomName, UserName};
+use smallvec::SmallVec;
+
+use crate::directory::Directory;
+use crate::item::{Item, Said};
+use crate::room::{Life, Room, RoomInfo, RoomOptions, State};
+use crate::sync::{Mutex, MutexGuard};
+
+/// Bounds of the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegistryLimits {
+    /// Rooms at the same time. Beyond: joining and publishing to a new room are refused.
+    pub rooms_max: usize,
+}
+
+/// Totals, readable from any thread.
+#[derive(Debug, Default)]
+pub struct RegistryStats {
+    /// Rooms now.
+    pub rooms: AtomicUsize,
+    /// Subscriptions now.
+    pub subscriptions: AtomicUsize,
+    /// Publications accepted.
+    pub published: AtomicU64,
+    /// Publications refused because a shard was over its bound.
+    pub overloaded: AtomicU64,
+    /// Rooms reaped.
+    pub reaped: AtomicU64,
+}
+
+/// A place in a room.
+#[derive(Debug)]
+pub struct Joined {
+    /// The room; whoever joined must leave through [`Registry::leave`].
+    pub room: Arc<Room>,
+    /// Number of the room's last event before the place was taken: the member gets what comes after.
+    pub seq: u64,
+    /// Where the stream stood then.
+    pub position: Position,
+}
+
+/// Why a place in a room was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The node has as many rooms as it may have.
+    #[error("this node has as many rooms as it may have")]
+    RoomsMax,
+}
+
+/// A publication that has not been accepted yet.
+#[derive(Debug)]
+pub struct Draft {
+    /// Who says it.
+    pub user: Option<UserName>,
+    /// What is said.
+    pub payload: Payload,
+    /// The connection to leave out: its shard and its lane.
+    pub except: Option<(usize, LaneId)>,
+    /// Where to report what became of it, if anybody asks.
+    pub receipt: Option<Arc<Receipt>>,
+}
+
+/// A publication that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "it carries the truth about a publication"]
+pub struct Receipted {
+    /// Where it stands in its room's stream.
+    pub position: Position,
+    /// A shard it went to is under pressure: slow the publisher by not reading its socket.
+    pub is_pressed: bool,
+}
+
+/// Why a publication was refused. Nothing of it was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The node has as many rooms as it may have.
+    #[error("this node has as many rooms as it may have")]
+    RoomsMax,
+    /// A shard with members of the room is over its bound.
+    #[error("this node cannot take more publications now; try again")]
+    Overloaded,
+}
+
+/// The rooms of this node. Shared by all shards and the API.
+pub struct Registry<O> {
+    rooms: Directory,
+    shards: Box<[Arc<Intake<Item<O>>>]>,
+    limits: RegistryLimits,
+    stats: RegistryStats,
+    ids: AtomicU64,
+    epoch_seed: u64,
+    /// Rooms that became vacant since the last sweep, each once.
+    vacated: Mutex<Vec<Arc<Room>>>,
+}
+
+impl<O> Registry<O> {
+    /// An empty registry over these shards. `epoch_seed` is the dice: epochs of two runs must not be alike.
+    pub fn new(shards: Vec<Arc<Intake<Item<O>>>>, limits: RegistryLimits, epoch_seed: u64) -> Self {
+        Self {
+            rooms: Directory::default(),
+            shards: shards.into(),
+            limits,
+            stats: RegistryStats::default(),
+            ids: AtomicU64::new(1),
+            epoch_seed,
+            vacated: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Totals.
+    #[must_use]
+    pub fn stats(&self) -> &RegistryStats {
+        &self.stats
+    }
+
+    /// The intakes, by shard.
+    #[must_use]
+    pub fn shards(&self) -> &[Arc<Intake<Item<O>>>] {
+        &self.shards
+    }
+
+    /// The room of this name, if it exists.
+    #[must_use]
+    pub fn get(&self, name: &RoomName) -> Option<Arc<Room>> {
+        self.rooms.get(name)
+    }
+
+    /// Up to `limit` rooms whose names begin with `prefix` and come after `after`, in the order of their names.
+    #[must_use]
+    pub fn list(&self, prefix: &str, after: &str, limit: usize) -> Vec<RoomInfo> {
+        let mut names = std::collections::BTreeMap::new();
+        self.rooms.for_each(|room| {
+            let name = room.name().as_str();
+            if name.starts_with(prefix) && name > after {
+                names.insert(room.name().clone(), room.clone());
+                if names.len() > limit {
+                    names.pop_last();
+                }
+            }
+        });
+        names.into_values().map(|room| room.info()).collect()
+    }
+
+    /// Rooms with somebody in them that `wanted` picks by name.
+    #[must_use]
+    pub fn occupied(&self, wanted: impl Fn(&RoomName) -> bool) -> Vec<RoomName> {
+        let mut rooms = Vec::new();
+        self.rooms.for_each(|room| {
+            if wanted(room.name()) {
+                rooms.push(room.clone());
+            }
+        });
+        rooms.into_iter().filter(|room| room.lock().occupancy > 0).map(|room| room.name().clone()).collect()
+    }
+
+    /// Takes a place in a room for a connection of `shard`, making the room if there is none.
+    ///
+    /// # Errors
+    /// [`JoinError`] when the room would be one too many.
+    pub fn join(
+        &self,
+        name: &RoomName,
+        options: RoomOptions,
+        shard: usize,
+        user: Option<&UserName>,
+        now: Duration,
+    ) -> Result<Joined, JoinError> {
+        loop {
+            let room = self.room(name, options, now).ok_or(JoinError::RoomsMax)?;
+            let mut state = room.lock();
+            if state.life == Life::Reaped {
+                drop(state);
+                // Whoever reaped it takes it out in the same step; help, so that this loop cannot wait for a sleeper.
+                self.forget(&room);
+                continue;
+            }
+            let is_new_user = user.is_some_and(|user| room.options().join_leave && !state.members.contains_key(user));
+            let mut woken = SmallVec::new();
+            if is_new_user {
+                let event = RoomEvent::Joined(room.name().clone(), user.cloned());
+                woken = self.say(&room, &mut state, event);
+            }
+            let options = room.options();
+            state.enter(shard, user, options.presence || options.join_leave);
+            let joined = Joined { seq: state.seq, position: room.position(&state), room: room.clone() };
+            drop(state);
+            self.wake(&woken);
+            self.stats.subscriptions.fetch_add(1, Ordering::Relaxed);
+            return Ok(joined);
+        }
+    }
+
+    /// Gives a place in a room back. `says_so`: the others are told even where `join_leave` is off.
+    pub fn leave(&self, room: &Arc<Room>, shard: usize, user: Option<&UserName>, says_so: bool) {
+        let mut state = room.lock();
+        let was_last = state.exit(shard, user);
+        let mut woken = SmallVec::new();
+        if says_so || (was_last && room.options().join_leave) {
+            let event = RoomEvent::Left(room.name().clone(), user.cloned());
+            woken = self.say(room, &mut state, event);
+        }
+        let is_vacated = state.life == Life::Vacant && !std::mem::replace(&mut state.is_listed_vacant, true);
+        drop(state);
+        self.wake(&woken);
+        self.stats.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        if is_vacated {
+            self.vacated.lock().push(room.clone());
+        }
+    }
+
+    /// Publishes to a room by name, making it if there is none, so that every receipt has a position.
+    ///
+    /// # Errors
+    /// [`PublishError`]; then nothing was delivered to anybody.
+    pub fn publish(
+        &self,
+        name: &RoomName,
+        options: RoomOptions,
+        draft: Draft,
+        now: Duration,
+    ) -> Result<Receipted, PublishError> {
+        loop {
+            let room = self.room(name, options, now).ok_or(PublishError::RoomsMax)?;
+            let state = room.lock();
+            if state.life != Life::Reaped {
+                return self.publish_locked(&room, state, draft);
+            }
+            drop(state);
+            self.forget(&room);
+        }
+    }
+
+    fn publish_locked(
+        &self,
+        room: &Arc<Room>,
+        mut state: MutexGuard<'_, State>,
+        draft: Draft,
+    ) -> Result<Receipted, PublishError> {
+        let Draft { user, payload, except, receipt } = draft;
+        let targets = audience(&state);
+        let bytes = payload.len();
+        for (reserved, &shard) in targets.iter().enumerate() {
+            if self.shards[shard].reserve(bytes).is_err() {
+                targets[..reserved].iter().for_each(|&shard| self.shards[shard].release(1, bytes));
+                self.stats.overloaded.fetch_add(1, Ordering::Relaxed);
+                return Err(PublishError::Overloaded);
+            }
+        }
+        state.offset += 1;
+        let offset = room.options().offsets.then_some(state.offset);
+        let event = RoomEvent::Message(room.name().clone(), Published { offset, user, payload });
+        self.push(room.id(), &mut state, &targets, event, except, receipt.as_ref());
+        let position = room.position(&state);
+        // A room made by publishing is vacant from the start: the next sweep must look at it.
+        let is_vacated = state.life == Life::Vacant && !std::mem::replace(&mut state.is_listed_vacant, true);
+        drop(state);
+        self.wake(&targets);
+        self.stats.published.fetch_add(1, Ordering::Relaxed);
+        if is_vacated {
+            self.vacated.lock().push(room.clone());
+        }
+        if let Some(receipt) = receipt {
+            receipt.report(Delivery::default());
+        }
+        Ok(Receipted { position, is_pressed: targets.iter().any(|&shard| self.shards[shard].is_pressed()) })
+    }
+
+    /// Closes a room for all: everyone in it is told, then must leave. `false` when there is none.
+    pub fn close(&self, name: &RoomName) -> bool {
+        let Some(room) = self.rooms.get(name) else { return false };
+        let mut state = room.lock();
+        if state.life == Life::Reaped {
+            return false;
+        }
+        state.life = Life::Reaped;
+        let woken = self.say(&room, &mut state, RoomEvent::RoomClosed(room.name().clone()));
+        for &shard in &woken {
+            self.shards[shard].push_quietly(Item::CloseRoom(room.id()));
+        }
+        drop(state);
+        self.forget(&room);
+        self.wake(&woken);
+        true
+    }
+
+    /// Removes the rooms that are vacant. Returns how many.
+    pub fn reap(&self) -> usize {
+        let listed = std::mem::take(&mut *self.vacated.lock());
+        let mut reaped = 0;
+        for room in &listed {
+            if self.rooms.remove_if(room, Room::try_reap) {
+                reaped += 1;
+            }
+        }
+        self.stats.rooms.fetch_sub(reaped, Ordering::Relaxed);
+        self.stats.reaped.fetch_add(reaped as u64, Ordering::Relaxed);
+        // A burst of rooms should not leave its table behind.
+        if reaped > 1_000 && reaped > self.stats.rooms.load(Ordering::Relaxed) {
+            self.rooms.shrink();
+        }
+        reaped
+    }
+
+    fn room(&self, name: &RoomName, options: RoomOptions, now: Duration) -> Option<Arc<Room>> {
+        self.rooms.get_or_make(name, || {
+            if self.stats.rooms.fetch_add(1, Ordering::Relaxed) >= self.limits.rooms_max {
+                self.stats.rooms.fetch_sub(1, Ordering::Relaxed);
+                return None;
+            }
+            let id = self.ids.fetch_add(1, Ordering::Relaxed);
+            let epoch = splitmix64(self.epoch_seed.wrapping_add(id));
+            Some(Arc::new(Room::new(RoomId(id), name.clone(), epoch, options, self.shards.len(), now)))
+        })
+    }
+
+    /// Takes a reaped room out of the directory, if it is still in.
+    fn forget(&self, room: &Arc<Room>) {
+        if self.rooms.remove_if(room, |_| true) {
+            self.stats.rooms.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Says something that cannot be refused. Returns the shards to wake once the room is unlocked.
+    fn say(&self, room: &Arc<Room>, state: &mut State, event: RoomEvent) -> Targets {
+        let targets = audience(state);
+        targets.iter().for_each(|&shard| self.shards[shard].reserve_always(0));
+        self.push(room.id(), state, &targets, event, None, None);
+        targets
+    }
+
+    /// Gives an event its number and each shard a reference to it. The room is locked, so every shard sees one order.
+    fn push(
+        &self,
+        room: RoomId,
+        state: &mut State,
+        targets: &Targets,
+        event: RoomEvent,
+        except: Option<(usize, LaneId)>,
+        receipt: Option<&Arc<Receipt>>,
+    ) {
+        state.seq += 1;
+        let event = Arc::new(Said(event));
+        for &shard in targets {
+            if let Some(receipt) = receipt {
+                receipt.expect();
+            }
+            self.shards[shard].push_quietly(Item::Event {
+                room,
+                seq: state.seq,
+                event: event.clone(),
+                except: except.filter(|(except_shard, _)| *except_shard == shard).map(|(_, lane)| lane),
+                receipt: receipt.cloned(),
+            });
+        }
+    }
+
+    fn wake(&self, shards: &Targets) {
+        shards.iter().for_each(|&shard| self.shards[shard].wake());
+    }
+}
+
+/// Shards by number.
+type Targets = SmallVec<[usize; 8]>;
+
+/// The shards that have members of the room.
+fn audience(state: &State) -> Targets {
+    state.audience.iter().enumerate().filter(|&(_, &members)| members > 0).map(|(shard, _)| shard).collect()
+}
+
+/// Spreads a counter over 64 bits (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+fn splitmix64(seed: u64) -> u64 {
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl<O> fmt::Debug for Registry<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("stats", &self.stats).finish_non_exhaustive()
+    }
+}

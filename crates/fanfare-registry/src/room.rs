@@ -1,0 +1,193 @@
+//! One room: its life, its order and its occupancy, under one short lock.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use fanfare_fanout::RoomId;
+use fanfare_protocol::{Position, RoomName, UserName};
+use smallvec::SmallVec;
+
+use crate::sync::{Mutex, MutexGuard};
+
+/// What a room does besides passing messages on. Fixed for one life of the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoomOptions {
+    /// Users are counted and can be asked for.
+    pub presence: bool,
+    /// Members are told who comes and goes.
+    pub join_leave: bool,
+    /// Members are told offsets.
+    pub offsets: bool,
+}
+
+/// A named place to publish and subscribe.
+pub struct Room {
+    id: RoomId,
+    name: RoomName,
+    epoch: u64,
+    options: RoomOptions,
+    created: Duration,
+    state: Mutex<State>,
+}
+
+/// Where a room is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Occupied,
+    Vacant,
+    /// Out of the directory, or about to be in the same step. Nobody enters any more.
+    Reaped,
+}
+
+/// What the room's lock protects.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) life: Life,
+    /// Number of the last event of any kind: the room's one order.
+    pub(crate) seq: u64,
+    /// Number of the last publication.
+    pub(crate) offset: u64,
+    /// Subscribers on each shard.
+    pub(crate) audience: SmallVec<[u32; 4]>,
+    /// Subscribers on all shards.
+    pub(crate) occupancy: u64,
+    /// Subscribers of each user, where presence is on.
+    pub(crate) members: HashMap<UserName, u32>,
+    /// In the registry's list of rooms to look at.
+    pub(crate) is_listed_vacant: bool,
+}
+
+/// What is told about a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomInfo {
+    /// Its name.
+    pub name: RoomName,
+    /// Subscribers.
+    pub occupancy: u64,
+    /// Where its stream stands.
+    pub position: Position,
+    /// When it began, on the registry's clock.
+    pub created: Duration,
+}
+
+impl Room {
+    pub(crate) fn new(
+        id: RoomId,
+        name: RoomName,
+        epoch: u64,
+        options: RoomOptions,
+        shards: usize,
+        created: Duration,
+    ) -> Self {
+        let state = State {
+            life: Life::Vacant,
+            seq: 0,
+            offset: 0,
+            audience: SmallVec::from_elem(0, shards),
+            occupancy: 0,
+            members: HashMap::new(),
+            is_listed_vacant: false,
+        };
+        Self { id, name, epoch, options, created, state: Mutex::new(state) }
+    }
+
+    /// This life of the room.
+    #[must_use]
+    pub fn id(&self) -> RoomId {
+        self.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &RoomName {
+        &self.name
+    }
+
+    /// What it does besides passing messages on.
+    #[must_use]
+    pub fn options(&self) -> RoomOptions {
+        self.options
+    }
+
+    /// What is told about it.
+    #[must_use]
+    pub fn info(&self) -> RoomInfo {
+        let state = self.state.lock();
+        RoomInfo {
+            name: self.name.clone(),
+            occupancy: state.occupancy,
+            position: self.position(&state),
+            created: self.created,
+        }
+    }
+
+    /// Subscribers, and up to `members_max` users in the order of their names, where presence is on.
+    #[must_use]
+    pub fn presence(&self, members_max: usize) -> (u64, Vec<UserName>) {
+        let state = self.state.lock();
+        let mut members: Vec<_> = state.members.keys().cloned().collect();
+        let occupancy = state.occupancy;
+        drop(state);
+        members.sort_unstable();
+        members.truncate(members_max);
+        (occupancy, members)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(crate) fn position(&self, state: &State) -> Position {
+        Position { epoch: self.epoch, offset: state.offset }
+    }
+
+    /// Becomes reaped if it is vacant. Asked by the reaper alone, with the directory's stripe locked.
+    pub(crate) fn try_reap(&self) -> bool {
+        let mut state = self.state.lock();
+        state.is_listed_vacant = false;
+        if state.life != Life::Vacant {
+            return false;
+        }
+        state.life = Life::Reaped;
+        true
+    }
+}
+
+impl State {
+    /// Counts one subscriber in. `true` when it is its user's first. The room must not be reaped.
+    pub(crate) fn enter(&mut self, shard: usize, user: Option<&UserName>, counts_users: bool) -> bool {
+        debug_assert_ne!(self.life, Life::Reaped, "nobody enters a reaped room");
+        self.life = Life::Occupied;
+        self.audience[shard] += 1;
+        self.occupancy += 1;
+        let Some(user) = user.filter(|_| counts_users) else { return false };
+        let connections = self.members.entry(user.clone()).or_insert(0);
+        *connections += 1;
+        *connections == 1
+    }
+
+    /// Counts one subscriber out. `true` when it was its user's last.
+    pub(crate) fn exit(&mut self, shard: usize, user: Option<&UserName>) -> bool {
+        assert!(self.audience[shard] > 0, "a subscriber leaves a shard it was never counted in");
+        self.audience[shard] -= 1;
+        self.occupancy -= 1;
+        if self.occupancy == 0 && self.life == Life::Occupied {
+            self.life = Life::Vacant;
+        }
+        let Some(user) = user else { return false };
+        let Some(connections) = self.members.get_mut(user) else { return false };
+        *connections -= 1;
+        if *connections > 0 {
+            return false;
+        }
+        self.members.remove(user);
+        true
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,253 @@
+//! The command line, and how the program starts and ends.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Address, Config, ConfigError, ConfigFile, Environment, Flags, LogFormat};
+use crate::log::{self, LogGuard};
+
+/// A WebSocket publish/subscribe gateway: connections in front, your backends behind, one HTTP call to publish.
+#[derive(Debug, Parser)]
+#[command(name = "fanfare", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a gateway for trying things out, open to this machine only.
+    Dev(DevArgs),
+    /// Run the gateway.
+    Serve(ServeArgs),
+    /// Print each message of a room on a line; reconnects.
+    Sub(SubArgs),
+    /// Publish a message, or one for each line of the standard input, and print the receipt.
+    Pub(PubArgs),
+    /// Validate a configuration and print the memory its limits add up to.
+    Check(CheckArgs),
+    /// Print the default configuration, the environment names or the reference page.
+    #[command(subcommand)]
+    Config(Print),
+    /// Print version, commit and how this program was built.
+    Version,
+}
+
+/// Flags of the programs that listen.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ListenArgs {
+    /// Where clients connect: host:port or unix:/path.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Address>,
+    /// Where health, metrics and the HTTP API are served.
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<Address>,
+    /// How log lines are written.
+    #[arg(long, value_name = "text|json")]
+    pub log: Option<LogFormat>,
+    /// Threads that carry connections; 0: one per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub shards: Option<u32>,
+}
+
+impl ListenArgs {
+    fn flags(&self) -> Flags {
+        Flags { listen: self.listen.clone(), admin: self.admin.clone(), log: self.log, shards: self.shards }
+    }
+}
+
+/// Arguments of `fanfare dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Configuration file over the presets of dev; none unless it is named here.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Listeners, log and shards.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+}
+
+/// Arguments of `fanfare serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Configuration file. Without it: fanfare.toml of the working directory, where there is one.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Listeners, log and shards.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+}
+
+/// Arguments of `fanfare sub`.
+#[derive(Debug, Args)]
+pub struct SubArgs {
+    /// Room to listen to.
+    pub room: String,
+    /// Address of the client listener.
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080")]
+    pub url: String,
+    /// Position to continue from.
+    #[arg(long, value_name = "EPOCH:OFFSET")]
+    pub since: Option<String>,
+    /// Token to sign in with.
+    #[arg(long)]
+    pub token: Option<String>,
+}
+
+/// Arguments of `fanfare pub`.
+#[derive(Debug, Args)]
+pub struct PubArgs {
+    /// Room to publish into.
+    pub room: String,
+    /// The message; `-` or nothing: each line of the standard input is one.
+    pub message: Option<String>,
+    /// Address of the admin listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    pub url: String,
+    /// API key; not needed with `fanfare dev`.
+    #[arg(long)]
+    pub key: Option<String>,
+}
+
+/// Arguments of `fanfare check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Configuration file. Without it: fanfare.toml of the working directory, where there is one.
+    pub file: Option<PathBuf>,
+}
+
+/// What `fanfare config` prints.
+#[derive(Debug, Subcommand)]
+pub enum Print {
+    /// A configuration file with every key at its default.
+    Default,
+    /// Every environment variable with type and default.
+    Env,
+    /// The reference page, Markdown.
+    Docs,
+}
+
+impl DevArgs {
+    /// The configuration of `fanfare dev` with this process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong.
+    pub fn configuration(&self) -> Result<(Config, Option<ConfigFile>), ConfigError> {
+        let file = self.config.as_deref().map(ConfigFile::read).transpose()?;
+        let config = Config::dev(&self.listen.flags(), file.as_ref(), &Environment::of_process()?)?;
+        Ok((config, file))
+    }
+}
+
+impl ServeArgs {
+    /// The configuration of `fanfare serve` with this process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong.
+    pub fn configuration(&self) -> Result<(Config, Option<ConfigFile>), ConfigError> {
+        let file = ConfigFile::find(self.config.as_deref())?;
+        let config = Config::serve(&self.listen.flags(), file.as_ref(), &Environment::of_process()?)?;
+        Ok((config, file))
+    }
+}
+
+/// Starts the log, says which configuration holds, and runs `program` with it.
+///
+/// # Errors
+/// Those of the configuration, before anything has started, and those of `program`.
+pub fn start(
+    configuration: Result<(Config, Option<ConfigFile>), ConfigError>,
+    program: fn(&Config) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (config, file) = configuration?;
+    // Dropped last: what the log still holds back is written however the program ends.
+    let _log: LogGuard = log::start(config.log, &config.log_level)?;
+    if let Some(file) = file {
+        tracing::info!("configuration read from {}", file.name());
+    }
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    program(&config)
+}
+
+/// Runs a client command to its end on this thread.
+///
+/// # Errors
+/// Those of `command`, and when the system gives no runtime.
+pub fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    // A read of the standard input that nobody waits for any more must not hold the program.
+    runtime.shutdown_background();
+    result
+}
+
+/// The exit code of a command that ended with `result`; errors are printed on stderr. 0 is success, 1 an error; clap
+/// exits with 2 by itself when the command line is wrong.
+#[must_use]
+pub fn exit(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let mut stderr = io::stderr().lock();
+    let text = match error.downcast_ref::<ConfigError>() {
+        // A problem each on a line of its own, with its place in front, as compilers write them.
+        Some(error) => error.to_string(),
+        None => format!("fanfare: {error:#}"),
+    };
+    // Nothing is left to be done when stderr is gone.
+    _ = writeln!(stderr, "{text}");
+    ExitCode::FAILURE
+}
+
+/// Prints a command's answer on stdout. Whoever stops reading it (`fanfare config docs | head`) has got enough.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether colour may be used on stderr: only on a terminal, and not where `NO_COLOR` asks for none.
+pub(crate) fn colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_parsed_at_the_door() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let Command::Serve(serve) =
+            parse("fanfare serve --listen :1 --admin unix:/a --log json --shards 2").unwrap().command
+        else {
+            panic!("not serve");
+        };
+        let flags = serve.listen.flags();
+        assert_eq!(flags.listen, Some(":1".parse().unwrap()));
+        assert_eq!(flags.admin, Some("unix:/a".parse().unwrap()));
+        assert_eq!((flags.log, flags.shards), (Some(LogFormat::Json), Some(2)));
+        for line in [
+            "fanfare",
+            "fanfare serve --listen 8080",
+            "fanfare dev --log xml",
+            "fanfare dev --shards 2000",
+            "fanfare top",
+            "fanfare config",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

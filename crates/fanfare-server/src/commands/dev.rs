@@ -1,0 +1,59 @@
+//! `fanfare dev`: one command to a running gateway.
+
+use fanfare_edge::Address;
+
+use crate::cli;
+use crate::config::Config;
+use crate::node::Node;
+
+use super::serve::until_signalled;
+
+/// Runs a gateway for trying things out and says what to try.
+///
+/// # Errors
+/// When it cannot start, or a shard failed.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    let node = Node::start(config)?;
+    cli::print(&greeting(node.clients(), node.admin()))?;
+    until_signalled(node)
+}
+
+const DEFAULT_CLIENTS: &str = "127.0.0.1:8080";
+const DEFAULT_ADMIN: &str = "127.0.0.1:8081";
+
+fn greeting(clients: &Address, admin: &Address) -> String {
+    let (Address::Tcp(clients), Address::Tcp(admin)) = (clients, admin) else {
+        return format!(
+            "\n  fanfare dev: clients on {clients}, API on {admin}\n  (the page and curl lines need TCP: leave out unix:)\n\n"
+        );
+    };
+    let (clients, admin) = (clients.to_string(), admin.to_string());
+    let sub_url = if clients == DEFAULT_CLIENTS { String::new() } else { format!(" --url ws://{clients}") };
+    let pub_url = if admin == DEFAULT_ADMIN { String::new() } else { format!(" --url http://{admin}") };
+    format!(
+        "\n  fanfare dev, open to this machine only\n\n\
+         \x20 page    http://{clients}/\n\
+         \x20 api     http://{admin}\n\n\
+         \x20 Try it in two other terminals:\n\n\
+         \x20   fanfare sub lobby{sub_url}\n\
+         \x20   fanfare pub lobby hello{pub_url}\n\n\
+         \x20 or with curl:\n\n\
+         \x20   curl -H 'content-type: text/plain' -d 'hello' 'http://{admin}/api/publish?room=lobby'\n\
+         \x20   curl -d '{{\"room\":\"lobby\",\"message\":{{\"text\":\"hello\"}}}}' http://{admin}/api/publish\n\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greeting_names_other_addresses_where_they_are_needed() {
+        let plain =
+            greeting(&DEFAULT_CLIENTS.parse().expect("an address"), &DEFAULT_ADMIN.parse().expect("an address"));
+        assert!(plain.contains("fanfare sub lobby\n") && plain.contains("page    http://127.0.0.1:8080/\n"), "{plain}");
+        let other = greeting(&"127.0.0.1:9".parse().expect("an address"), &"127.0.0.1:10".parse().expect("an address"));
+        assert!(other.contains("fanfare sub lobby --url ws://127.0.0.1:9\n"), "{other}");
+        assert!(other.contains("fanfare pub lobby hello --url http://127.0.0.1:10\n"), "{other}");
+    }
+}

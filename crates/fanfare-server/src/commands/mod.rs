@@ -1,0 +1,9 @@
+//! What each subcommand does, a file each.
+
+pub mod check;
+pub mod config;
+pub mod dev;
+pub mod publish;
+pub mod serve;
+pub mod sub;
+pub mod version;

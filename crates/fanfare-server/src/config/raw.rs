@@ -1,0 +1,446 @@
+//! Every configuration key, declared once: its place, type, default and documentation.
+//!
+//! The printed default file, the list of environment names and the reference page are generated from these
+//! declarations, and the loader knows no other keys. Values here are only well-typed; what they mean together is
+//! decided in `typed.rs`.
+
+use std::collections::BTreeMap;
+
+use super::value::{Literal, Origin, Secret, Setting, Value, choice};
+
+/// The table of keys that a section offers to the loader and to the reference page.
+pub(crate) trait Section {
+    /// What the section is about.
+    fn about(&self) -> &'static str;
+
+    /// Reads `literal` into the key named `key`; `None` when there is no such key.
+    fn set(&mut self, key: &str, literal: Literal<'_>, origin: Origin) -> Option<Result<(), String>>;
+
+    /// Its keys, in the order they are documented.
+    fn keys(&self) -> Vec<Key>;
+}
+
+/// One key of a section, as the reference page and the checks over all keys see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    /// Name within its section.
+    pub(crate) name: &'static str,
+    /// Its type, for people.
+    pub(crate) kind: &'static str,
+    /// Its value as TOML; secrets are masked.
+    pub(crate) value: String,
+    /// Who gave the value.
+    pub(crate) origin: Origin,
+    /// What it does; lines end with `\n`.
+    pub(crate) doc: &'static str,
+}
+
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        $name:ident { $( $(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:expr, )+ }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone)]
+        pub(crate) struct $name { $( $(#[doc = $doc])+ pub(crate) $key: Setting<$type>, )+ }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $( $key: Setting::preset($default), )+ }
+            }
+        }
+
+        impl Section for $name {
+            fn about(&self) -> &'static str {
+                concat!($($about, "\n"),+)
+            }
+
+            fn set(&mut self, key: &str, literal: Literal<'_>, origin: Origin) -> Option<Result<(), String>> {
+                match key {
+                    $( stringify!($key) => Some(self.$key.set(literal, origin)), )+
+                    _ => None,
+                }
+            }
+
+            fn keys(&self) -> Vec<Key> {
+                vec![ $( Key {
+                    name: stringify!($key),
+                    kind: <$type as Value>::KIND,
+                    value: self.$key.value.render(),
+                    origin: self.$key.origin.clone(),
+                    doc: concat!($($doc, "\n"),+),
+                }, )+ ]
+            }
+        }
+    };
+}
+
+choice! {
+    /// How log lines are written.
+    pub LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// What happens at a limit.
+    pub(crate) Mode {
+        /// The limit holds.
+        Enforce = "enforce",
+        /// The limit is only counted and logged.
+        Observe = "observe",
+    }
+}
+
+choice! {
+    /// Who may do something in a namespace.
+    pub(crate) Who {
+        /// Every connection.
+        Anyone = "anyone",
+        /// Connections that belong to a user.
+        User = "user",
+        /// Connections whose token names the room.
+        Token = "token",
+        /// No connection; only the HTTP API.
+        Nobody = "nobody",
+    }
+}
+
+choice! {
+    /// What happens to a subscriber whose outbox is full.
+    pub(crate) Slow {
+        /// Its connection is closed with 4508.
+        Evict = "evict",
+        /// The oldest queued messages are dropped and announced as a gap.
+        DropOldest = "drop_oldest",
+        /// Only the newest message of each room is kept.
+        Latest = "latest",
+        /// Closed with 4508, and what it missed follows when it comes back.
+        EvictResumable = "evict_resumable",
+    }
+}
+
+choice! {
+    /// What happens to a message that the word filter finds fault with.
+    pub(crate) Filter {
+        /// Nothing is looked at.
+        Off = "off",
+        /// It is counted.
+        Observe = "observe",
+        /// The words are replaced.
+        Mask = "mask",
+        /// It is refused.
+        Reject = "reject",
+        /// It waits for a moderator.
+        Hold = "hold",
+    }
+}
+
+choice! {
+    /// What carries publications between nodes.
+    pub(crate) EngineKind {
+        /// Nothing: one node.
+        Memory = "memory",
+        /// A Redis server.
+        Redis = "redis",
+        /// A NATS server.
+        Nats = "nats",
+    }
+}
+
+section! {
+    /// Listeners, logging and the node itself.
+    Node {
+        /// Where clients connect: `host:port`, `:port` for every address of the machine, or `unix:/path`.
+        /// The host is an IP address or `localhost`; port 0 takes a free one.
+        listen: String = "0.0.0.0:8080".to_owned(),
+        /// Where health, metrics and the HTTP API are served, in the same form. Keep it off the public network.
+        admin: String = "127.0.0.1:8081".to_owned(),
+        /// Threads that carry connections. 0: one per core.
+        shards: u64 = 0,
+        /// Web origins that browsers may connect from besides the node's own host, e.g.
+        /// `["https://app.example", "*.example.org"]`; `["*"]` allows all.
+        origins: Vec<String> = Vec::new(),
+        /// Name of this node in `welcome`, in logs and in receipts. Empty: the machine's host name.
+        node: String = String::new(),
+        /// How log lines are written to stderr.
+        log: LogFormat = LogFormat::Text,
+        /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, or directives for single parts such as
+        /// `info,fanfare_edge=debug`.
+        log_level: String = "info".to_owned(),
+    }
+}
+
+section! {
+    /// What one node takes on. Whatever is over a limit is refused with a reason.
+    Limits {
+        /// Connections at once on this node.
+        connections_max: u64 = 100_000,
+        /// Connections at once from one address. 0: off.
+        connections_per_ip_max: u64 = 0,
+        /// Time a request or WebSocket handshake may take, milliseconds.
+        handshake_ms_max: u64 = 10_000,
+        /// Header lines of a request.
+        handshake_headers_max: u64 = 64,
+        /// Bytes of a request's head: its first line and all header lines.
+        header_bytes_max: u64 = 16_384,
+        /// Bytes of one message, over all its fragments. Longer ones close the connection with 1009.
+        message_bytes_max: u64 = 65_536,
+        /// Fragments one message may come in.
+        fragments_max: u64 = 16_384,
+        /// Messages a second from one connection; who keeps exceeding it is closed with 4429. 0: off.
+        messages_per_second_max: u64 = 0,
+        /// Rooms one connection may be subscribed to at once.
+        subscriptions_per_connection_max: u64 = 1_000,
+        /// Rooms at once on this node.
+        rooms_max: u64 = 1_000_000,
+        /// Bytes queued for one connection. At the bound the namespace's `slow` policy decides.
+        /// At least `message_bytes_max` + 4096, so that one message always fits.
+        outbox_bytes_max: u64 = 1_048_576,
+        /// Messages queued for one connection. At the bound the namespace's `slow` policy decides.
+        outbox_messages_max: u64 = 4_096,
+        /// Bytes queued for all connections together. 0: a quarter of the machine's memory, or of the
+        /// control group's memory limit where that is lower.
+        outbox_total_bytes_max: u64 = 0,
+        /// Whether limits hold or are only counted.
+        mode: Mode = Mode::Enforce,
+    }
+}
+
+section! {
+    /// How the node finds out that a client is gone.
+    Heartbeat {
+        /// Time between pings, milliseconds.
+        ping_ms: u64 = 25_000,
+        /// Time a pong may take, milliseconds; then the connection is closed with 4504.
+        pong_ms: u64 = 10_000,
+        /// Time queued bytes may wait without the client taking any, milliseconds; then it is closed with 4508.
+        write_ms: u64 = 10_000,
+        /// Time a client has to answer a close, milliseconds; then the socket is closed without it.
+        close_ms: u64 = 5_000,
+    }
+}
+
+section! {
+    /// Who a connection belongs to.
+    Auth {
+        /// Whether clients may connect without a token, as guests with a name of their choice.
+        guests: bool = false,
+        /// Keys that tokens are signed with: HMAC secrets or PEM public keys; several may be valid at once.
+        keys: Vec<Secret> = Vec::new(),
+        /// Address of a JSON Web Key Set with further public keys.
+        jwks_url: String = String::new(),
+    }
+}
+
+section! {
+    /// The HTTP API for backends.
+    Api {
+        /// Keys that open the API (`Authorization: Bearer <key>`); several may be valid at once.
+        /// While there is none, `fanfare serve` refuses every call of the API.
+        keys: Vec<Secret> = Vec::new(),
+        /// Whether the API is served on the client listener too.
+        on_client_listener: bool = false,
+    }
+}
+
+section! {
+    /// The life of rooms.
+    Rooms {
+        /// Time a room stays after its last subscriber left, milliseconds.
+        reap_ms: u64 = 10_000,
+    }
+}
+
+section! {
+    /// Rules of the rooms whose name begins with the namespace and a colon. `[namespaces.default]` holds for rooms
+    /// without a colon and for namespaces that have no table of their own; a key that another namespace's table
+    /// leaves out is taken from `[namespaces.default]`.
+    Namespace {
+        /// Who may subscribe.
+        subscribe: Who = Who::Anyone,
+        /// Who may publish from a connection. The HTTP API always may.
+        publish: Who = Who::Anyone,
+        /// Messages kept for those who come back or ask for them. 0: none.
+        history_size: u64 = 0,
+        /// Time messages are kept, milliseconds. 0: no limit but `history_size`.
+        history_ms: u64 = 0,
+        /// Whether clients may ask who is in a room.
+        presence: bool = false,
+        /// Whether subscribers are told who enters and leaves.
+        join_leave: bool = false,
+        /// Time a message may wait for others to be sent along with it, milliseconds. 0: none.
+        coalesce_ms: u64 = 0,
+        /// What happens to a subscriber whose outbox is full.
+        slow: Slow = Slow::Evict,
+        /// Interval at which the node publishes the time into every occupied room, milliseconds. 0: never.
+        ticker_ms: u64 = 0,
+        /// What happens to messages with sensitive words.
+        filter: Filter = Filter::Off,
+        /// Direct messages and mentions kept for a user who is away. 0: none.
+        inbox_size: u64 = 0,
+        /// Whether clients may close a room for everybody with the `close` command.
+        client_close: bool = false,
+    }
+}
+
+section! {
+    /// What the word filter knows.
+    Moderation {
+        /// File with a sensitive word a line, UTF-8.
+        words_file: String = String::new(),
+        /// File with a trained model, written by `fanfare train`.
+        model_file: String = String::new(),
+    }
+}
+
+section! {
+    /// Pages and paths for trying things out, on the client listener.
+    Diagnostics {
+        /// Whether `/echo` and `/helloworld` answer.
+        echo: bool = false,
+        /// Whether `/` serves the demo page.
+        page: bool = true,
+    }
+}
+
+section! {
+    /// How publications travel between nodes.
+    Engine {
+        /// What carries them.
+        kind: EngineKind = EngineKind::Memory,
+        /// Its address.
+        url: String = String::new(),
+    }
+}
+
+section! {
+    /// Leaving service without anybody noticing. A supervisor has to wait for `grace_ms` + `window_ms`.
+    Drain {
+        /// Time after readiness is withdrawn in which new connections are still accepted, milliseconds.
+        grace_ms: u64 = 5_000,
+        /// Time over which the connections are closed with 1012, milliseconds.
+        window_ms: u64 = 30_000,
+        /// When clients are told to reconnect, milliseconds after they were told.
+        retry_ms: u64 = 1_000,
+    }
+}
+
+/// Name of the table of namespaces.
+pub(crate) const NAMESPACES: &str = "namespaces";
+/// Name of the namespace that the others fall back to.
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
+
+/// A whole configuration, well-typed, every value with its origin.
+#[derive(Debug, Clone)]
+pub(crate) struct Raw {
+    pub(crate) node: Node,
+    pub(crate) limits: Limits,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) auth: Auth,
+    pub(crate) api: Api,
+    pub(crate) rooms: Rooms,
+    /// By name; `default` is always there.
+    pub(crate) namespaces: BTreeMap<String, Namespace>,
+    pub(crate) moderation: Moderation,
+    pub(crate) diagnostics: Diagnostics,
+    pub(crate) engine: Engine,
+    pub(crate) drain: Drain,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            node: Node::default(),
+            limits: Limits::default(),
+            heartbeat: Heartbeat::default(),
+            auth: Auth::default(),
+            api: Api::default(),
+            rooms: Rooms::default(),
+            namespaces: BTreeMap::from([(DEFAULT_NAMESPACE.to_owned(), Namespace::default())]),
+            moderation: Moderation::default(),
+            diagnostics: Diagnostics::default(),
+            engine: Engine::default(),
+            drain: Drain::default(),
+        }
+    }
+}
+
+impl Raw {
+    /// The section `[name]` to write into; the keys outside any table are the section with the empty name.
+    pub(crate) fn section_mut(&mut self, name: &str) -> Option<&mut dyn Section> {
+        Some(match name {
+            "" => &mut self.node,
+            "limits" => &mut self.limits,
+            "heartbeat" => &mut self.heartbeat,
+            "auth" => &mut self.auth,
+            "api" => &mut self.api,
+            "rooms" => &mut self.rooms,
+            "moderation" => &mut self.moderation,
+            "diagnostics" => &mut self.diagnostics,
+            "engine" => &mut self.engine,
+            "drain" => &mut self.drain,
+            _ => return None,
+        })
+    }
+
+    /// Every section under its full name, in the order they are documented.
+    pub(crate) fn sections(&self) -> Vec<(String, &dyn Section)> {
+        let mut sections: Vec<(String, &dyn Section)> = vec![
+            (String::new(), &self.node),
+            ("limits".to_owned(), &self.limits),
+            ("heartbeat".to_owned(), &self.heartbeat),
+            ("auth".to_owned(), &self.auth),
+            ("api".to_owned(), &self.api),
+            ("rooms".to_owned(), &self.rooms),
+        ];
+        for (name, namespace) in &self.namespaces {
+            sections.push((namespace_path(name), namespace));
+        }
+        sections.push(("moderation".to_owned(), &self.moderation));
+        sections.push(("diagnostics".to_owned(), &self.diagnostics));
+        sections.push(("engine".to_owned(), &self.engine));
+        sections.push(("drain".to_owned(), &self.drain));
+        sections
+    }
+}
+
+/// Full name of a namespace's table, quoted where TOML asks for it.
+pub(crate) fn namespace_path(name: &str) -> String {
+    let bare = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if bare { format!("{NAMESPACES}.{name}") } else { format!("{NAMESPACES}.{name:?}") }
+}
+
+/// Full name of a key.
+pub(crate) fn key_path(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_documented_section_can_be_written() {
+        let mut raw = Raw::default();
+        let names: Vec<String> = raw.sections().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), 11);
+        for name in names {
+            let is_namespace = name.starts_with(NAMESPACES);
+            assert_eq!(raw.section_mut(&name).is_none(), is_namespace, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_documented_in_full_sentences() {
+        for (section, keys) in Raw::default().sections() {
+            for key in keys.keys() {
+                assert!(key.doc.trim_end().ends_with(['.', '?']), "{section}.{}: {}", key.name, key.doc);
+            }
+            assert!(keys.about().trim_end().ends_with('.'), "{section}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The metrics page: counters kept where the counting is done, read at each scrape.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
+
+use fanfare_edge::{HANDSHAKE_RESULTS, Hub, MetricsPage, MetricsText};
+use fanfare_protocol::CloseReason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::commands::version::{COMMIT, SEND_PATH, VERSION};
+
+/// Where the hub is put once it exists: shards need the page before, the page needs the hub after.
+pub(crate) type HubCell = Arc<OnceLock<Weak<Hub>>>;
+
+/// The page over the hub that will be in `cell`.
+pub(crate) fn page(cell: HubCell) -> MetricsPage {
+    let mut registry = Registry::with_prefix("fanfare");
+    registry.register_collector(Box::new(HubCollector(cell)));
+    Box::new(move |is_open_metrics| {
+        let mut text = String::new();
+        // Writing to a String cannot fail; a collector that failed would leave a page without its end.
+        let _ = encode(&mut text, &registry);
+        if is_open_metrics {
+            let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            return MetricsText { content_type, body: text };
+        }
+        MetricsText { content_type: "text/plain; version=0.0.4; charset=utf-8", body: classic(&text) }
+    })
+}
+
+/// The older Prometheus text format: there a counter's family is named as its sample, `_total` included, and nothing marks the end.
+fn classic(open_metrics: &str) -> String {
+    let mut out = String::with_capacity(open_metrics.len() + 512);
+    let mut help = None;
+    for line in open_metrics.lines() {
+        if line == "# EOF" || line.starts_with("# UNIT ") {
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            // Whether it is a counter is only said by the next line.
+            help = rest.split_once(' ');
+            continue;
+        }
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        };
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        if let Some((_, help)) = help.take() {
+            out.push_str(&format!("# HELP {name}{suffix} {help}\n"));
+        }
+        out.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+    }
+    out
+}
+
+#[derive(Debug)]
+struct HubCollector(HubCell);
+
+impl Collector for HubCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        match self.0.get().and_then(Weak::upgrade) {
+            Some(hub) => Writer { encoder }.hub(&hub),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Writer<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Writer<'_> {
+    fn hub(mut self, hub: &Hub) -> fmt::Result {
+        let counters = hub.counters();
+        let rooms = hub.registry().stats();
+        let all_shards =
+            |count: fn(&fanfare_fanout::ShardStats) -> u64| hub.shard_stats().iter().map(|s| count(s)).sum();
+        self.gauge("connections", "WebSocket connections open", counters.connections.load(Ordering::Relaxed))?;
+        self.gauge("rooms", "Rooms, vacant ones included", rooms.rooms.load(Ordering::Relaxed) as i64)?;
+        self.gauge(
+            "subscriptions",
+            "Subscriptions of all connections",
+            rooms.subscriptions.load(Ordering::Relaxed) as i64,
+        )?;
+        self.counter("published", "Publications accepted", rooms.published.load(Ordering::Relaxed))?;
+        self.counter("received", "Messages received from clients", counters.received.load(Ordering::Relaxed))?;
+        let delivered = all_shards(|shard| shard.delivered.load(Ordering::Relaxed));
+        self.counter("delivered", "Publications written to or queued for a subscriber", delivered)?;
+        // Every namespace evicts: no policy of this version drops.
+        self.labelled("dropped", "Publications not delivered to a subscriber that stays", "policy", &[("evict", 0)])?;
+        let evicted = all_shards(|shard| shard.evicted.load(Ordering::Relaxed));
+        self.counter("evicted", "Connections closed because they could not take what was sent", evicted)?;
+        let overloaded = rooms.overloaded.load(Ordering::Relaxed);
+        self.counter("overloaded", "Publications refused because a shard was behind", overloaded)?;
+        self.counter("rooms_reaped", "Vacant rooms removed", rooms.reaped.load(Ordering::Relaxed))?;
+        let closes = counters.closes.iter().map(|count| count.load(Ordering::Relaxed));
+        let closes: Vec<_> = CloseReason::LABELS.into_iter().zip(closes).collect();
+        self.labelled("closes", "Connections closed, by reason", "reason", &closes)?;
+        let handshakes = counters.handshakes.iter().map(|count| count.load(Ordering::Relaxed));
+        let handshakes: Vec<_> = HANDSHAKE_RESULTS.into_iter().zip(handshakes).collect();
+        self.labelled("handshakes", "WebSocket handshakes, by result", "result", &handshakes)?;
+        self.counter("accept_errors", "Errors while accepting", counters.accept_errors.load(Ordering::Relaxed))?;
+        self.counter("shed", "Sockets refused at the door", counters.shed.load(Ordering::Relaxed))?;
+        self.gauge("outbox_bytes", "Bytes queued for all connections", hub.budget().used() as i64)?;
+        self.gauge(
+            "outbox_bytes_max",
+            "Bytes that may be queued for all connections",
+            hub.budget().bytes_max() as i64,
+        )?;
+        self.gauge("ready", "1 until the node leaves service", i64::from(!hub.drain().has_begun()))?;
+        self.build_info()
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        let metric = self.encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+        gauge.encode(metric)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let counter = ConstCounter::new(value);
+        let metric = self.encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+        counter.encode(metric)
+    }
+
+    fn labelled(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
+        let metric_type = ConstCounter::new(0u64).metric_type();
+        let mut family = self.encoder.encode_descriptor(name, help, None, metric_type)?;
+        for &(value, count) in values {
+            ConstCounter::new(count).encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    fn build_info(&mut self) -> fmt::Result {
+        let gauge = ConstGauge::new(1i64);
+        let mut family = self.encoder.encode_descriptor("build_info", "This build", None, gauge.metric_type())?;
+        gauge.encode(family.encode_family(&[("version", VERSION), ("commit", COMMIT), ("send_path", SEND_PATH)])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_classic_format_names_counters_as_their_samples() {
+        let open =
+            "# HELP a_x Help of x.\n# TYPE a_x counter\na_x_total 3\n# HELP a_g G.\n# TYPE a_g gauge\na_g 1\n# EOF\n";
+        let expected = "# HELP a_x_total Help of x.\n# TYPE a_x_total counter\na_x_total 3\n# HELP a_g G.\n# TYPE a_g gauge\na_g 1\n";
+        assert_eq!(classic(open), expected);
+    }
+}

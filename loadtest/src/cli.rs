@@ -1,0 +1,227 @@
+//! The command line, and its one translation into typed values.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fanfare_client::Url;
+
+use crate::scenario::{self, Plan};
+use crate::stamp::Stamp;
+
+/// Loads a Fanfare gateway with connections and publications, and audits every delivery.
+///
+/// Exit code 0 when everything is accounted for, 1 when it is not, 2 when the test could not run.
+#[derive(Debug, Parser)]
+#[command(name = "fanfare-load", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub scenario: Scenario,
+}
+
+/// The scenarios.
+#[derive(Debug, Subcommand)]
+pub enum Scenario {
+    /// Spreads connections over rooms and publishes into all of them
+    Rooms(RoomsArgs),
+    /// Sends messages to the echo path and awaits each one back
+    Echo(EchoArgs),
+}
+
+/// What both scenarios share.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// WebSocket address of the gateway
+    #[arg(long, default_value = "ws://127.0.0.1:8080")]
+    pub url: String,
+    /// Connections to open
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: u32,
+    /// How long to publish: 500ms, 10s, 2m
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Stop after this many publications, even before the duration has passed
+    #[arg(long)]
+    pub publications: Option<u64>,
+    /// Length of each payload in bytes
+    #[arg(long, default_value_t = 128, value_parser = parse_payload)]
+    pub payload: usize,
+    /// Worker threads
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub threads: u8,
+    /// Connections being opened at a time
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub opening: u32,
+    /// After the last publication, how long to wait without any arrival before counting what is missing
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    pub settle: Duration,
+    /// Token to connect with
+    #[arg(long)]
+    pub token: Option<String>,
+    /// Process of the gateway: its CPU time and memory are reported
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Also write the report to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Do not count connections that the gateway closed as a failure; what they got must still be right
+    #[arg(long)]
+    pub allow_closes: bool,
+}
+
+/// `fanfare-load rooms`.
+#[derive(Debug, Args)]
+pub struct RoomsArgs {
+    /// What both scenarios share.
+    #[command(flatten)]
+    pub common: Common,
+    /// Rooms to spread the connections over
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rooms: u32,
+    /// Publications per second over all rooms [default: 2000]
+    #[arg(long, conflicts_with = "outstanding", value_parser = parse_rate)]
+    pub rate: Option<f64>,
+    /// Saturate: publish whenever fewer than this many publications of a publisher are on their way to some member
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub outstanding: Option<u32>,
+    /// Dialect of the connections
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    pub format: Format,
+    /// Who publishes: a member of the room, or a backend through the admin listener
+    #[arg(long, value_enum, default_value_t = Publishers::Ws)]
+    pub publishers: Publishers,
+    /// Publishers in each room
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub publishers_per_room: u32,
+    /// Admin listener, for publishing over HTTP
+    #[arg(long, default_value = "http://127.0.0.1:8081")]
+    pub admin: String,
+    /// API key, for publishing over HTTP
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Beginning of the rooms' names; a namespace if it holds a colon
+    #[arg(long, default_value = "load-")]
+    pub room_prefix: String,
+}
+
+/// `fanfare-load echo`.
+#[derive(Debug, Args)]
+pub struct EchoArgs {
+    /// What both scenarios share.
+    #[command(flatten)]
+    pub common: Common,
+    /// Messages per second over all connections
+    #[arg(long, conflicts_with = "outstanding", value_parser = parse_rate)]
+    pub rate: Option<f64>,
+    /// Messages on their way at a time, per connection [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub outstanding: Option<u32>,
+}
+
+/// The dialect of the swarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Objects with a `name`.
+    Json,
+    /// Messages as they are.
+    Text,
+}
+
+/// Who publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Publishers {
+    /// A member of the room.
+    Ws,
+    /// A backend through the admin listener.
+    Http,
+}
+
+impl Cli {
+    /// Turns the arguments into a plan. `run` is a random tag that keeps runs apart.
+    ///
+    /// # Errors
+    /// Arguments that do not fit together. The texts say what to change.
+    pub fn plan(&self, run: u32) -> anyhow::Result<Plan> {
+        match &self.scenario {
+            Scenario::Rooms(args) => scenario::rooms::plan(args, run),
+            Scenario::Echo(args) => scenario::echo::plan(args, run),
+        }
+    }
+
+    /// What both scenarios share.
+    #[must_use]
+    pub fn common(&self) -> &Common {
+        match &self.scenario {
+            Scenario::Rooms(args) => &args.common,
+            Scenario::Echo(args) => &args.common,
+        }
+    }
+}
+
+impl Common {
+    /// True when the gateway is on this machine, so that connections may come from any loopback address.
+    pub(crate) fn is_loopback(url: &Url) -> bool {
+        url.host() == "localhost" || url.host().parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err("write a number and a unit: 500ms, 10s, 2m, 1h".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
+    match Duration::try_from_secs_f64(number * seconds) {
+        Ok(duration) if !duration.is_zero() && duration < Duration::from_secs(7 * 86_400) => Ok(duration),
+        _ => Err("must be more than nothing and less than a week".to_owned()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.001..=10_000_000.0).contains(&rate) { Ok(rate) } else { Err("must be from 0.001 to 10000000".to_owned()) }
+}
+
+fn parse_payload(text: &str) -> Result<usize, String> {
+    let bytes: usize = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    match bytes {
+        Stamp::BYTES_MIN..=8_388_608 => Ok(bytes),
+        _ => Err(format!("must be from {} (the audit's stamp) to 8388608", Stamp::BYTES_MIN)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_carry_a_unit() {
+        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("1.5s", 1_500), ("2m", 120_000), ("1h", 3_600_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "10", "s", "-1s", "0s", "1x", "1.2.3s", "999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_payload_must_hold_its_stamp() {
+        assert_eq!(parse_payload("128"), Ok(128));
+        assert!(parse_payload("75").is_err() && parse_payload("9000000").is_err() && parse_payload("x").is_err());
+        assert_eq!(Stamp::BYTES_MIN, 76);
+    }
+}
