@@ -18,7 +18,7 @@ say = @printf '\n== %s\n'
 .PHONY: help
 help: ## list the tasks
 	@printf 'make <task>\n\n'
-	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)$$/  \1|\2/p' Makefile | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)$$/  \1|\2/p' Makefile | awk -F'|' '{ printf "  %-21s %s\n", $$1, $$2 }'
 
 # ---- run ----
 
@@ -33,7 +33,7 @@ build: ## build the release binaries fanfare and fanfare-load
 
 # ---- check: what can be said without running Fanfare ----
 
-.PHONY: check fmt-check clippy docs arrows deny advisories fmt
+.PHONY: check fmt-check clippy docs docs-configuration arrows deny advisories fmt
 check: fmt-check clippy docs arrows deny ## formatting, lints, docs, crate arrows, licences, duplicate versions, sources
 	@printf '\n== check: all well\n'
 
@@ -51,6 +51,10 @@ clippy:
 docs: ## build the API docs, warnings denied
 	$(say) 'docs, warnings denied'
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps $(LOCKED)
+
+docs-configuration: ## write docs/configuration.md from the declarations of the keys
+	@cargo run --quiet $(LOCKED) --bin fanfare -- config docs > docs/configuration.md.new
+	@mv docs/configuration.md.new docs/configuration.md
 
 arrows: ## the crate arrows and the other house rules that are tests
 	$(say) 'crate arrows and house rules'

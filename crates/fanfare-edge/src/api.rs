@@ -7,9 +7,10 @@ use fanfare_fanout::{Delivery, Receipt};
 use fanfare_protocol::{Payload, Position, RoomName};
 use fanfare_registry::{Draft, PublishError, RoomInfo};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use hyper::{Method, Request, StatusCode};
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use subtle::ConstantTimeEq;
@@ -183,7 +184,12 @@ fn content_type(request: &Request<Incoming>) -> Option<String> {
 /// Reads a body of at most `messages` messages of the largest size.
 async fn read_body(hub: &Hub, request: Request<Incoming>, messages: usize) -> Result<Bytes, Problem> {
     let max = messages * (hub.settings().messages.message_bytes_max + BODY_OVERHEAD_BYTES);
-    let reading = Limited::new(request.into_body(), max).collect();
+    let body = request.into_body();
+    if body.size_hint().lower() > max as u64 {
+        // Announced too long: there is no need to wait for it.
+        return Err(too_large(max));
+    }
+    let reading = Limited::new(body, max).collect();
     match tokio::time::timeout(hub.settings().handshake, reading).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
@@ -197,7 +203,12 @@ fn too_large(max: usize) -> Problem {
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| match error.classify() {
+    // Without this look an array would do: serde takes its elements for the fields in order.
+    let parsed = match body.trim_ascii_start().first() {
+        Some(b'[') => serde_json::from_slice::<IgnoredAny>(body).and_then(|_| Err(serde_json::Error::custom("expected an object"))),
+        _ => serde_json::from_slice(body),
+    };
+    parsed.map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", error.to_string())
         }

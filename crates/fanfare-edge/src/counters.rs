@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use fanfare_protocol::CloseReason;
 
 /// Labels of [`Counters::handshakes`].
-pub const HANDSHAKE_RESULTS: [&str; 7] =
-    ["accepted", "malformed", "origin", "bad_room", "not_allowed", "overloaded", "failed"];
+pub const HANDSHAKE_RESULTS: [&str; 6] = ["accepted", "malformed", "origin", "bad_room", "not_allowed", "failed"];
 
 /// How a WebSocket handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,5 +42,24 @@ impl Counters {
 
     pub(crate) fn closed(&self, reason: CloseReason) {
         self.closes[reason.index()].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_handshake_result_has_its_own_label() {
+        for (result, label) in [
+            (Handshake::Accepted, "accepted"),
+            (Handshake::Malformed, "malformed"),
+            (Handshake::Origin, "origin"),
+            (Handshake::BadRoom, "bad_room"),
+            (Handshake::NotAllowed, "not_allowed"),
+            (Handshake::Failed, "failed"),
+        ] {
+            assert_eq!(HANDSHAKE_RESULTS[result as usize], label);
+        }
     }
 }

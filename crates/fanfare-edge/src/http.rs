@@ -168,7 +168,7 @@ async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
         return not_found();
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return method_not_allowed("GET");
+        return method_not_allowed("GET, HEAD");
     }
     match path {
         "/livez" => text(StatusCode::OK, "live\n"),
@@ -191,7 +191,7 @@ fn text(status: StatusCode, body: &'static str) -> Answer {
 fn page(hub: &Hub, method: &Method) -> Answer {
     let Some(page) = &hub.settings().page else { return not_found() };
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return method_not_allowed("GET");
+        return method_not_allowed("GET, HEAD");
     }
     let mut answer = with_type(StatusCode::OK, "text/html; charset=utf-8", page.html.clone());
     let headers = answer.headers_mut();

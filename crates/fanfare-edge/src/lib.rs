@@ -25,7 +25,7 @@ pub use counters::{Counters, HANDSHAKE_RESULTS};
 pub use drain::Drain;
 pub use hub::{Hub, MetricsPage, MetricsText};
 pub use listener::{Bound, Listeners};
-pub use settings::{ApiSettings, DrainSettings, Page, Settings};
+pub use settings::{ApiSettings, DrainSettings, Page, SendPath, Settings};
 pub use shard::{Order, ShardHandle, start_shards};
 
 /// Serves the admin listener until accepting stops. Runs on a runtime of its own, away from the shards.

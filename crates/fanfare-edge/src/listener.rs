@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,15 @@ enum Inner {
     Unix(std::os::unix::net::UnixListener),
 }
 
+/// Whether other sockets may listen on a listener's port. Only the first of a node's shards is asked to claim the port for itself
+/// and then to share it: were all to share from the start, a second node on the same port would get half of the clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Own,
+    ToShare,
+    Shared,
+}
+
 /// A bound listener that is not served yet.
 #[derive(Debug)]
 pub struct Bound {
@@ -55,19 +65,20 @@ impl Bound {
     /// # Errors
     /// What the system says.
     pub fn bind(address: &Address) -> io::Result<Self> {
-        Self::bind_with(address, false)
+        Self::bind_with(address, Port::Own)
     }
 
-    fn bind_with(address: &Address, shares_port: bool) -> io::Result<Self> {
+    fn bind_with(address: &Address, port: Port) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {
                 let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
                 socket.set_reuse_address(true)?;
-                if shares_port {
-                    socket.set_reuse_port(true)?;
-                }
+                socket.set_reuse_port(port == Port::Shared)?;
                 socket.set_nonblocking(true)?;
                 socket.bind(&(*address).into())?;
+                if port == Port::ToShare {
+                    socket.set_reuse_port(true)?;
+                }
                 socket.listen(BACKLOG)?;
                 let listener: std::net::TcpListener = socket.into();
                 let address = Address::Tcp(listener.local_addr()?);
@@ -106,8 +117,13 @@ impl Bound {
     }
 }
 
-/// Removes a socket file nobody listens on; a crashed process leaves one behind.
+/// Removes a socket file nobody listens on; a crashed process leaves one behind. Connecting to any other file is refused as
+/// well, so what it is must be looked at first.
 fn remove_stale(path: &PathBuf) -> io::Result<()> {
+    let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !there.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket has this path"));
+    }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
@@ -123,11 +139,11 @@ impl Listeners {
     /// What the system says.
     pub fn bind(address: &Address, shards: usize) -> io::Result<Self> {
         let spreads = cfg!(target_os = "linux") && shards > 1 && matches!(address, Address::Tcp(_));
-        let first = Bound::bind_with(address, spreads)?;
+        let first = Bound::bind_with(address, if spreads { Port::ToShare } else { Port::Own })?;
         let address = first.address.clone();
         let mut all = vec![ShardListener(first)];
         while all.len() < shards {
-            let next = if spreads { Bound::bind_with(&address, true)? } else { all[0].0.duplicate()? };
+            let next = if spreads { Bound::bind_with(&address, Port::Shared)? } else { all[0].0.duplicate()? };
             all.push(ShardListener(next));
         }
         Ok(Self { address, shards: all })

@@ -8,6 +8,35 @@ use fanfare_guard::{Namespaces, OriginPolicy};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::RegistryLimits;
 
+/// How frames reach the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendPath {
+    /// One non-blocking write per connection: everywhere.
+    Writev,
+    /// The sends of a flush submitted together: Linux, where the kernel and the container allow it.
+    IoUring,
+}
+
+impl SendPath {
+    /// Its name in `fanfare version` and the metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Writev => "writev",
+            Self::IoUring => "io_uring",
+        }
+    }
+
+    /// The best path that works here, and why not a better one.
+    #[must_use]
+    pub fn detect() -> (Self, Option<std::io::Error>) {
+        match fanfare_uring::BatchSender::new(8) {
+            Ok(_) => (Self::IoUring, None),
+            Err(error) => (Self::Writev, Some(error)),
+        }
+    }
+}
+
 /// Everything the edge is told at start.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -45,6 +74,8 @@ pub struct Settings {
     pub messages_per_second_max: u32,
     /// Rooms of one connection. Beyond: refused.
     pub subscriptions_per_connection_max: usize,
+    /// How frames reach the kernel.
+    pub send_path: SendPath,
     /// `/echo` and `/helloworld` are served.
     pub echo: bool,
     /// The page at `/`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::outbox::Piece;
+use crate::outbox::{COPY_OUT_BYTES, Piece};
 use crate::receipt::{Delivery, Receipt};
 use crate::{LaneId, room::RoomId};
 
@@ -24,6 +24,11 @@ pub trait Encode {
     /// Payload bytes, as reserved at the intake.
     fn payload_bytes(&self) -> usize;
 
+    /// Whether it is a publication: the totals count only these.
+    fn is_publication(&self) -> bool {
+        true
+    }
+
     /// Another form of all of a batch's frames, for variants that merge messages. Members that get only part of a batch get the unmerged
     /// frames.
     fn join(variant: u8, frames: &[u8]) -> Option<Vec<u8>> {
@@ -40,6 +45,7 @@ pub(crate) struct Entry {
     /// The connection it is not for.
     pub(crate) except: Option<LaneId>,
     pub(crate) receipt: Option<Arc<Receipt>>,
+    is_publication: bool,
     /// Members it went to that did not get the whole batch.
     delivered: u32,
     evicted: u32,
@@ -153,14 +159,15 @@ impl Batch {
             frames.ends.push(frames.buffer.bytes.len() as u32);
         }
         self.payload_bytes += event.payload_bytes();
-        self.entries.push(Entry { seq, except, receipt, delivered: 0, evicted: 0 });
+        let is_publication = event.is_publication();
+        self.entries.push(Entry { seq, except, receipt, is_publication, delivered: 0, evicted: 0 });
     }
 
     /// True when another event must begin a new batch: this one is large enough, or outboxes already share its buffers (a
     /// member that left before the flush could not take its part at once).
     pub(crate) fn is_full(&self, bytes_max: usize, messages_max: usize) -> bool {
         self.entries.len() >= messages_max
-            || self.frames.iter().any(|f| f.buffer.shared.is_some() || f.buffer.bytes.len() >= bytes_max)
+            || self.frames.iter().any(|f| f.shared_ends.is_some() || f.buffer.bytes.len() >= bytes_max)
     }
 
     /// No more events follow: variants that merge messages do it now.
@@ -209,7 +216,14 @@ impl Batch {
         let frames = &mut self.frames[variant as usize];
         let (start, end) = frames.range(from, to);
         let ends = frames.shared_ends.get_or_insert_with(|| frames.ends.as_slice().into()).clone();
-        Piece::frames(frames.buffer.share().slice(start..end), ends, start as u32, to - from)
+        let whole = frames.buffer.as_slice().len();
+        // Who is owed a few frames of a large buffer does not keep all of it alive.
+        let bytes = if whole >= COPY_OUT_BYTES && (end - start) * 2 < whole {
+            Bytes::copy_from_slice(&frames.buffer.as_slice()[start..end])
+        } else {
+            frames.buffer.share().slice(start..end)
+        };
+        Piece::frames(bytes, ends, start as u32, to - from)
     }
 
     /// So many more members were given every entry.
@@ -250,7 +264,9 @@ impl Batch {
         for entry in &mut self.entries {
             let delivered = u64::from(self.delivered + entry.delivered);
             let evicted = u64::from(self.evicted + entry.evicted);
-            finished.delivered += delivered;
+            if entry.is_publication {
+                finished.delivered += delivered;
+            }
             if let Some(receipt) = entry.receipt.take() {
                 receipt.report(Delivery { delivered, dropped: 0, evicted });
             }

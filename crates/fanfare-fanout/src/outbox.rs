@@ -45,7 +45,7 @@ const SLICES_MAX: usize = 16;
 
 /// A tail smaller than half of a shared buffer of at least this size is copied out, so that a slow reader of a few bytes
 /// does not keep the whole buffer alive.
-const COPY_OUT_BYTES: usize = 4_096;
+pub(crate) const COPY_OUT_BYTES: usize = 4_096;
 
 /// Where frames end inside a [`Piece`].
 #[derive(Debug, Clone)]
@@ -79,20 +79,26 @@ impl Piece {
         Self { bytes, sent: 0, ends: Ends::One, starts_inside: false, messages }
     }
 
-    /// Marks the first `sent` bytes as taken, and lets go of a large buffer that is mostly sent.
+    /// The same piece with its first `sent` bytes taken.
     pub(crate) fn after(mut self, sent: usize) -> Self {
+        self.advance(sent);
+        self
+    }
+
+    /// Marks `used` more bytes as taken, and lets go of a large buffer that is mostly sent.
+    fn advance(&mut self, used: usize) {
+        let sent = self.sent + used;
         let boundary = self.boundary_at_or_after(sent);
         self.messages = self.messages_from(sent);
         self.sent = sent;
         if self.bytes.len() >= COPY_OUT_BYTES && self.len() * 2 < self.bytes.len() {
-            self.starts_inside = sent > 0 && boundary != sent;
+            self.starts_inside = boundary != sent;
             self.bytes = Bytes::copy_from_slice(&self.bytes[sent..]);
             if let Ends::Many { base, .. } = &mut self.ends {
                 *base += sent as u32;
             }
             self.sent = 0;
         }
-        self
     }
 
     /// Bytes not yet taken.
@@ -304,11 +310,9 @@ impl Outbox {
     fn consume_data(&mut self, used: usize) -> usize {
         let Some(piece) = self.data.front_mut() else { return used };
         let before = piece.messages;
-        piece.sent += used;
+        piece.advance(used);
         if piece.len() == 0 {
             piece.messages = 0;
-        } else {
-            piece.messages = piece.messages_from(piece.sent);
         }
         self.messages -= before - piece.messages;
         if before == 0 {
@@ -421,6 +425,22 @@ mod tests {
             outbox.replace_by(Bytes::from_static(b"!"));
             assert_eq!(outbox.queued().bytes, expected.len());
             assert_eq!(drain(&mut outbox, 1), expected, "taken {taken}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_is_mostly_sent_is_let_go_however_it_was_sent() {
+        let frames: Vec<String> = (0..5_000).map(|n| format!("[{n:04}]")).collect();
+        let refs: Vec<&str> = frames.iter().map(String::as_str).collect();
+        for step in [1, 7, 1_000, 29_999] {
+            let mut outbox = Outbox::default();
+            outbox.push(piece(&refs));
+            while outbox.queued().bytes > step {
+                outbox.consume(step);
+                let left = &outbox.data[0];
+                assert!(left.bytes.len() < COPY_OUT_BYTES || left.bytes.len() <= 2 * left.len(), "step {step}");
+                assert_eq!(outbox.queued().messages, outbox.queued().bytes.div_ceil(6));
+            }
         }
     }
 

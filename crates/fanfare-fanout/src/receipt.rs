@@ -13,7 +13,7 @@ pub struct Delivery {
     pub delivered: u64,
     /// Subscribers that stay but did not get it, by their room's slow policy.
     pub dropped: u64,
-    /// Subscribers that were closed because they could not take it.
+    /// Subscribers that were closed because they could not take it. Who was closing for another reason is counted nowhere.
     pub evicted: u64,
 }
 

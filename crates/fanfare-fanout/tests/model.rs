@@ -885,3 +885,53 @@ fn the_shard_does_what_the_naive_model_says() {
     }
     assert!(evictions > 0 || seeds().count() == 1, "no lane was ever evicted: the model proves too little");
 }
+
+/// A small stage for single scenes: `members` lanes of the merging variant in one room, all of which take everything.
+fn merging_room(members: usize) -> (Shard<Said>, Wires, Vec<LaneId>) {
+    let stats = Arc::new(ShardStats::default());
+    let mut shard = Shard::new(OutboxLimits::default(), 1_000, Arc::new(Budget::new(1 << 30)), stats);
+    let mut wires = Wires::default();
+    let lanes: Vec<LaneId> = (0..members).map(|_| shard.open(MERGING)).collect();
+    for lane in &lanes {
+        assert!(shard.join(*lane, RoomId(1), 0));
+        let takes = Takes::All;
+        let wire = Wire { takes, received: Vec::new(), before_last_send: 0, is_short: false, has_failed: false };
+        wires.0.insert(lane.index, wire);
+    }
+    (shard, wires, lanes)
+}
+
+#[test]
+fn who_was_left_out_once_is_like_the_others_in_the_next_batch() {
+    let (mut shard, mut wires, lanes) = merging_room(2);
+    let say = |shard: &mut Shard<Said>, seq, except| {
+        let said = Said { room: 1, seq, pad: 1, is_alone: false, is_rare: false };
+        shard.accept(RoomId(1), seq, &said, except, None);
+    };
+    let mut scene = |seqs: [u64; 2], except: Option<LaneId>, expected: [&str; 2]| {
+        say(&mut shard, seqs[0], except);
+        say(&mut shard, seqs[1], None);
+        while shard.flush(&mut wires, FlushQuota::default()) {}
+        for (lane, expected) in lanes.iter().zip(expected) {
+            let received = std::mem::take(&mut wires.at(*lane).received);
+            assert_eq!(String::from_utf8_lossy(&received), expected);
+        }
+    };
+    scene([1, 2], None, ["[1:1:2:b;;1:2:2:c]", "[1:1:2:b;;1:2:2:c]"]);
+    scene([3, 4], Some(lanes[0]), ["[1:4:2:e]", "[1:3:2:d;;1:4:2:e]"]);
+    scene([5, 6], None, ["[1:5:2:f;;1:6:2:g]", "[1:5:2:f;;1:6:2:g]"]);
+}
+
+#[test]
+fn words_that_were_torn_are_not_followed_by_others() {
+    let (_, mut wires, lanes) = merging_room(1);
+    let budget = Arc::new(Budget::new(3));
+    let mut shard = Shard::<Said>::new(OutboxLimits::default(), 1_000, budget.clone(), Arc::default());
+    assert_eq!(shard.open(0), lanes[0]);
+    wires.at(lanes[0]).takes = Takes::Only(2);
+    assert!(shard.last_words(lanes[0], b"<w:1:!>", &mut wires), "nothing is kept, so nothing is to be waited for");
+    wires.at(lanes[0]).takes = Takes::All;
+    assert!(shard.last_words(lanes[0], b"<w:2:!>", &mut wires));
+    assert_eq!(wires.at(lanes[0]).received, b"<w");
+    assert_eq!(budget.used(), 0);
+}

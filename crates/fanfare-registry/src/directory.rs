@@ -87,3 +87,28 @@ impl Directory {
 
     pub(crate) fn shrink(&self) {}
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::RoomOptions;
+    use fanfare_fanout::RoomId;
+    use std::time::Duration;
+
+    #[test]
+    fn a_room_is_removed_only_while_it_is_the_one_of_its_name() {
+        let name = RoomName::parse("lobby").expect("a valid name");
+        let room = |id| Arc::new(Room::new(RoomId(id), name.clone(), id, RoomOptions::default(), 1, Duration::ZERO));
+        let (old, new) = (room(1), room(2));
+        let directory = Directory::default();
+        assert!(directory.get_or_make(&name, || None).is_none());
+        assert!(directory.get_or_make(&name, || Some(old.clone())).is_some_and(|made| Arc::ptr_eq(&made, &old)));
+        assert!(directory.get_or_make(&name, || Some(new.clone())).is_some_and(|found| Arc::ptr_eq(&found, &old)));
+        assert!(!directory.remove_if(&old, |_| false), "it was not to end");
+        assert!(directory.remove_if(&old, |_| true));
+        assert!(!directory.remove_if(&old, |_| true), "it is removed once");
+        assert!(directory.get_or_make(&name, || Some(new.clone())).is_some_and(|made| Arc::ptr_eq(&made, &new)));
+        assert!(!directory.remove_if(&old, |_| true), "the room that has the name by then stays");
+        assert!(directory.get(&name).is_some_and(|found| Arc::ptr_eq(&found, &new)));
+    }
+}

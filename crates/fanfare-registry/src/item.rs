@@ -25,6 +25,10 @@ impl Encode for Said {
         }
     }
 
+    fn is_publication(&self) -> bool {
+        matches!(self.0, RoomEvent::Message(..))
+    }
+
     fn join(variant: u8, frames: &[u8]) -> Option<Vec<u8>> {
         Variant::from_index(variant)?.join(frames)
     }

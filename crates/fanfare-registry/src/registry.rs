@@ -294,13 +294,7 @@ impl<O> Registry<O> {
     /// Removes the rooms that are vacant. Returns how many.
     pub fn reap(&self) -> usize {
         let listed = std::mem::take(&mut *self.vacated.lock());
-        let mut reaped = 0;
-        for room in &listed {
-            if self.rooms.remove_if(room, Room::try_reap) {
-                reaped += 1;
-            }
-        }
-        self.stats.rooms.fetch_sub(reaped, Ordering::Relaxed);
+        let reaped = listed.iter().filter(|room| self.remove(room, Room::try_reap)).count();
         self.stats.reaped.fetch_add(reaped as u64, Ordering::Relaxed);
         // A burst of rooms should not leave its table behind.
         if reaped > 1_000 && reaped > self.stats.rooms.load(Ordering::Relaxed) {
@@ -323,9 +317,17 @@ impl<O> Registry<O> {
 
     /// Takes a reaped room out of the directory, if it is still in.
     fn forget(&self, room: &Arc<Room>) {
-        if self.rooms.remove_if(room, |_| true) {
-            self.stats.rooms.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.remove(room, |_| true);
+    }
+
+    /// Removes a room that is still the one of its name, if `ends` agrees. It is uncounted in the same step, so that nobody is
+    /// refused a room while there is a place for it.
+    fn remove(&self, room: &Arc<Room>, ends: impl FnOnce(&Room) -> bool) -> bool {
+        self.rooms.remove_if(room, |room| {
+            let is_over = ends(room);
+            self.stats.rooms.fetch_sub(usize::from(is_over), Ordering::Relaxed);
+            is_over
+        })
     }
 
     /// Says something that cannot be refused. Returns the shards to wake once the room is unlocked.

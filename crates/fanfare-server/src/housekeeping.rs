@@ -25,6 +25,8 @@ pub(crate) fn start(hub: &Arc<Hub>, reap: Duration) {
 async fn reap_rooms(hub: Arc<Hub>, period: Duration) {
     let mut sweep = interval(period);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick comes at once: it would sweep away the first rooms before anybody could enter them.
+    sweep.tick().await;
     loop {
         sweep.tick().await;
         let reaped = hub.registry().reap();

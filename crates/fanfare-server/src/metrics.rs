@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::commands::version::{COMMIT, SEND_PATH, VERSION};
+use crate::commands::version::{COMMIT, VERSION};
 
 /// Where the hub is put once it exists: shards need the page before, the page needs the hub after.
 pub(crate) type HubCell = Arc<OnceLock<Weak<Hub>>>;
@@ -116,7 +116,7 @@ impl Writer<'_> {
             hub.budget().bytes_max() as i64,
         )?;
         self.gauge("ready", "1 until the node leaves service", i64::from(!hub.drain().has_begun()))?;
-        self.build_info()
+        self.build_info(hub.settings().send_path.as_str())
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
@@ -140,10 +140,10 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn build_info(&mut self) -> fmt::Result {
+    fn build_info(&mut self, send_path: &str) -> fmt::Result {
         let gauge = ConstGauge::new(1i64);
         let mut family = self.encoder.encode_descriptor("build_info", "This build", None, gauge.metric_type())?;
-        gauge.encode(family.encode_family(&[("version", VERSION), ("commit", COMMIT), ("send_path", SEND_PATH)])?)
+        gauge.encode(family.encode_family(&[("version", VERSION), ("commit", COMMIT), ("send_path", send_path)])?)
     }
 }
 

@@ -6,13 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fanfare_edge::{Address, ApiSettings, Bound, DrainSettings, Hub, Listeners, Settings, ShardHandle};
+use fanfare_edge::{Address, ApiSettings, Bound, DrainSettings, Hub, Listeners, SendPath, Settings, ShardHandle};
 use fanfare_registry::RegistryLimits;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{Config, SendChoice};
 use crate::{housekeeping, metrics, page};
 
 /// A running gateway. Dropping it does not stop it: call [`Node::drain`].
@@ -39,7 +39,7 @@ impl Node {
             format!("cannot listen on {} for the API; choose another address with --admin", config.admin)
         })?;
         let (clients_address, admin_address) = (clients.address().clone(), admin.address().clone());
-        let settings = settings(config);
+        let settings = settings(config, send_path(config.send_path)?);
         let drain = settings.drain;
         let cell = Arc::new(OnceLock::new());
         let page = metrics::page(cell.clone());
@@ -48,7 +48,7 @@ impl Node {
         let _ = cell.set(Arc::downgrade(&hub));
         let (stop_admin, stopped) = oneshot::channel();
         let admin_thread = start_admin(hub.clone(), admin, config.reap, stopped)?;
-        info!(shards = shards.len(), "clients on {clients_address}");
+        info!(shards = shards.len(), send_path = hub.settings().send_path.as_str(), "clients on {clients_address}");
         info!("health, metrics and API on {admin_address}");
         Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, stop_admin, drain })
     }
@@ -157,7 +157,24 @@ fn start_admin(
     Ok(thread)
 }
 
-fn settings(config: &Config) -> Settings {
+/// The send path that was asked for, if it works here.
+fn send_path(choice: SendChoice) -> anyhow::Result<SendPath> {
+    if choice == SendChoice::Writev {
+        return Ok(SendPath::Writev);
+    }
+    match SendPath::detect() {
+        (path, None) => Ok(path),
+        (path, Some(error)) if choice == SendChoice::Auto => {
+            info!(%error, "io_uring is not allowed here: sending with {}", path.as_str());
+            Ok(path)
+        }
+        (_, Some(error)) => {
+            Err(error).context("send_path is io_uring, but it is not allowed here; set it to auto or writev")
+        }
+    }
+}
+
+fn settings(config: &Config, send_path: SendPath) -> Settings {
     let limits = &config.limits;
     Settings {
         node: config.node.clone(),
@@ -177,6 +194,7 @@ fn settings(config: &Config) -> Settings {
         headers_max: limits.handshake_headers_max,
         messages_per_second_max: limits.messages_per_second_max.map_or(0, std::num::NonZero::get),
         subscriptions_per_connection_max: limits.subscriptions_per_connection_max,
+        send_path,
         echo: config.diagnostics.echo,
         page: config.diagnostics.page.then(page::page),
         api: ApiSettings {

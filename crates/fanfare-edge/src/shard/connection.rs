@@ -41,6 +41,8 @@ pub(super) enum Phase {
         reason: CloseReason,
         deadline: Duration,
         peer_has_closed: bool,
+        /// Its bytes make no sense any more: they are read and let go.
+        is_deaf: bool,
     },
 }
 

@@ -9,7 +9,6 @@ use tracing::{debug, info};
 
 use super::ShardLoop;
 use super::connection::Phase;
-use super::sockets::Sockets;
 use super::timers::Timers;
 use crate::hub::ConnectionId;
 
@@ -32,7 +31,7 @@ impl ShardLoop {
         let deadline = self.now + self.linger(reason);
         let peer_has_closed = reason == CloseReason::ClientClosed;
         if let Some(connection) = self.connection(lane) {
-            connection.phase = Phase::Closing { reason, deadline, peer_has_closed };
+            connection.phase = Phase::Closing { reason, deadline, peer_has_closed, is_deaf: false };
         }
         if reason == CloseReason::ConnectionLost {
             self.remove(lane);
@@ -57,7 +56,7 @@ impl ShardLoop {
         self.record(lane, reason);
         let deadline = self.now + self.linger(reason);
         if let Some(connection) = self.connection(lane) {
-            connection.phase = Phase::Closing { reason, deadline, peer_has_closed: true };
+            connection.phase = Phase::Closing { reason, deadline, peer_has_closed: true, is_deaf: false };
         }
         // RFC 6455 section 5.5.1: the answer typically echoes the code; 1005 stands for none and is never sent.
         let mut echo = Vec::with_capacity(4);
@@ -80,14 +79,29 @@ impl ShardLoop {
         }
     }
 
-    /// Our close frame is out: once the peer's has come too there is nothing to wait for.
-    pub(super) fn after_last_words(&mut self, lane: LaneId) {
-        let is_out = self.fanout.queued(lane).bytes == 0;
-        let Some(connection) = self.connection(lane) else { return };
-        if let Phase::Closing { peer_has_closed: true, .. } = connection.phase
-            && is_out
+    /// Ends a connection whose bytes make no sense any more. It may be in the middle of sending, and closing over unread bytes would
+    /// reset the connection and could take our close frame with it: what still comes is read and let go until the peer ends its
+    /// side, or its time is up (RFC 6455 section 7.1.1).
+    pub(super) fn fail(&mut self, lane: LaneId, reason: CloseReason) {
+        self.end(lane, reason);
+        if let Some(connection) = self.connection(lane)
+            && let Phase::Closing { is_deaf, .. } = &mut connection.phase
         {
-            self.remove(lane);
+            *is_deaf = true;
+            self.after_last_words(lane);
+        }
+    }
+
+    /// Our close frame is out: once the peer's has come too there is nothing to wait for. A peer that is not listened to any more
+    /// sees the end of our side at once.
+    pub(super) fn after_last_words(&mut self, lane: LaneId) {
+        if self.fanout.queued(lane).bytes > 0 {
+            return;
+        }
+        match self.connection(lane).map(|connection| connection.phase) {
+            Some(Phase::Closing { peer_has_closed: true, .. }) => self.remove(lane),
+            Some(Phase::Closing { is_deaf: true, .. }) => self.sockets.finish(lane.index),
+            Some(Phase::Closing { .. } | Phase::Open) | None => {}
         }
     }
 
@@ -135,7 +149,7 @@ impl ShardLoop {
         if self.live == 0 && self.connections.len() > 1_024 {
             // Everybody left: so does the memory they needed.
             self.connections = Vec::new();
-            self.sockets = Sockets::default();
+            self.sockets.shrink();
             self.timers = Timers::default();
             self.fanout.shrink();
         }

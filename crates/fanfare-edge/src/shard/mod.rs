@@ -275,6 +275,8 @@ impl ShardLoop {
             if connection.armed != due {
                 continue;
             }
+            // Taken: whatever is waited for next is armed anew, however late it is.
+            connection.armed = Duration::MAX;
             if let Phase::Closing { deadline, .. } = connection.phase {
                 if now >= deadline {
                     self.remove(lane);

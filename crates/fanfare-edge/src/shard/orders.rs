@@ -75,6 +75,7 @@ impl ShardLoop {
             Item::CloseRoom(room) => self.close_room(room),
             Item::Order(Order::Adopt(adopted)) => self.adopt(*adopted),
             Item::Order(Order::Ack { lane, id, delivery }) => {
+                self.intake.release(1, 0);
                 let Delivery { delivered, dropped, evicted } = delivery;
                 let ack = Event::Ack { offset: None, delivered, dropped, evicted, id: ReplyId(Some(&id)) };
                 self.send_event(lane, Lane::Control, &ack);

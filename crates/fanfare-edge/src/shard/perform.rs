@@ -1,8 +1,9 @@
 //! What sessions decided, done: the only caller of the registry besides the HTTP API and the tickers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use fanfare_fanout::{Lane, LaneId, Receipt, RoomId};
+use fanfare_fanout::{Lane, LaneId, Overloaded, Receipt, RoomId};
 use fanfare_guard::Verdict;
 use fanfare_protocol::wire::{Opcode, frame};
 use fanfare_protocol::{Action, CloseReason, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target};
@@ -54,8 +55,7 @@ impl ShardLoop {
         let Some(connection) = self.connection(lane) else { return };
         let is_named = !matches!(connection.session.mode(), Mode::Room(_));
         let dialect = connection.session.dialect();
-        let out = if keeps_place { &mut self.replies.data } else { &mut self.replies.control };
-        dialect.encode_event(event, is_named, out);
+        dialect.encode_event(event, is_named, self.replies_of(lane, keeps_place));
     }
 
     /// Sends an event at once, to a connection that is not being read.
@@ -91,11 +91,23 @@ impl ShardLoop {
         }
         let user = connection.identity.user.clone();
         let options = hub.room_options(&name);
-        let receipt = id.0.map(|id| self.receipt_for(lane, id));
+        let receipt = match id.0.map(|id| self.receipt_for(lane, id)).transpose() {
+            Ok(receipt) => receipt,
+            Err(Overloaded) => {
+                hub.registry().stats().overloaded.fetch_add(1, Ordering::Relaxed);
+                self.pause_publisher(lane);
+                return self.refuse(lane, ErrorCode::Overloaded, &PublishError::Overloaded.to_string(), id);
+            }
+        };
+        let has_receipt = receipt.is_some();
         let except = except_self.then_some((self.index, lane));
         let draft = Draft { user, payload: payload.to_payload(), except, receipt };
-        match hub.registry().publish(&name, options, draft, self.now) {
-            Ok(receipted) if receipted.is_pressed => self.pause_publisher(lane),
+        let published = hub.registry().publish(&name, options, draft, self.now);
+        if published.is_err() && has_receipt {
+            self.intake.release(1, 0);
+        }
+        match published {
+            Ok(receipted) if receipted.is_pressed || self.intake.is_pressed() => self.pause_publisher(lane),
             Ok(_) => {}
             Err(error @ PublishError::Overloaded) => {
                 self.refuse(lane, ErrorCode::Overloaded, &error.to_string(), id);
@@ -107,13 +119,15 @@ impl ShardLoop {
         }
     }
 
-    /// A receipt that comes back to this shard as an order once all shards have reported.
-    fn receipt_for(&self, lane: LaneId, id: &str) -> Arc<Receipt> {
+    /// A receipt that comes back to this shard as an order once all shards have reported. Its place in the intake is
+    /// reserved from here on, until the ack is taken out of it: a room nobody is in answers as fast as it is asked.
+    fn receipt_for(&self, lane: LaneId, id: &str) -> Result<Arc<Receipt>, Overloaded> {
+        self.intake.reserve(0)?;
         let id: Box<str> = id.into();
         let intake = self.intake.clone();
-        Arc::new(Receipt::new(move |delivery| {
+        Ok(Arc::new(Receipt::new(move |delivery| {
             intake.push(Item::Order(Order::Ack { lane, id, delivery }));
-        }))
+        })))
     }
 
     /// Slows a publisher by not reading its socket.

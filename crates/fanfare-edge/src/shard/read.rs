@@ -58,11 +58,12 @@ impl ShardLoop {
             let (used, is_all) = match decoder.next(rest, &limits) {
                 Ok((used, Some(input))) => {
                     self.on_input(lane, input);
+                    self.send_long_replies(lane);
                     (used, false)
                 }
                 Ok((used, None)) => (used, true),
                 Err(reason) => {
-                    self.on_bad_frame(lane, reason);
+                    self.fail(lane, reason);
                     break;
                 }
             };
@@ -89,11 +90,11 @@ impl ShardLoop {
         }
     }
 
-    /// True until the peer's close frame has been seen.
+    /// True until the peer's close frame has been seen, or a frame that cannot be read: the decoder has lost its place then.
     fn wants_input(&mut self, lane: LaneId) -> bool {
         self.connection(lane).is_some_and(|connection| match connection.phase {
             Phase::Open => true,
-            Phase::Closing { peer_has_closed, .. } => !peer_has_closed,
+            Phase::Closing { peer_has_closed, is_deaf, .. } => !peer_has_closed && !is_deaf,
         })
     }
 
@@ -103,7 +104,7 @@ impl ShardLoop {
             Input::Close(code) => self.on_peer_close(lane, code),
             // After our close frame only the peer's is waited for.
             _ if !is_open => {}
-            Input::Ping(payload) => frame(Opcode::Pong, payload, &mut self.replies.control),
+            Input::Ping(payload) => frame(Opcode::Pong, payload, self.replies_of(lane, false)),
             Input::Pong => {}
             Input::Message(message) => {
                 self.hub.counters().received.fetch_add(1, Ordering::Relaxed);
@@ -125,15 +126,6 @@ impl ShardLoop {
         bucket.is_some_and(|bucket| !bucket.take(now, 1))
     }
 
-    fn on_bad_frame(&mut self, lane: LaneId, reason: CloseReason) {
-        if self.is_open(lane) {
-            self.end(lane, reason);
-        } else {
-            // A peer that breaks the protocol after our close frame is not waited for.
-            self.remove(lane);
-        }
-    }
-
     /// The peer ended its side, or the socket failed.
     fn on_end(&mut self, lane: LaneId) {
         if self.is_open(lane) {
@@ -141,6 +133,21 @@ impl ShardLoop {
         } else {
             self.remove(lane);
         }
+    }
+
+    /// Short commands may have long answers (`presence`): what is kept for the end of a read is bounded like a read.
+    fn send_long_replies(&mut self, lane: LaneId) {
+        if self.replies.control.len() + self.replies.data.len() >= READ_BYTES_MAX {
+            self.send_replies(lane);
+            self.see_to_lanes();
+        }
+    }
+
+    /// Where an answer to the connection that is being read goes. While nothing is queued for it answers go in the order of what they
+    /// answer: a pong to a ping within a message comes before the message's. Otherwise those that need not keep their place overtake.
+    pub(super) fn replies_of(&mut self, lane: LaneId, keeps_place: bool) -> &mut Vec<u8> {
+        let is_in_turn = keeps_place || self.fanout.queued(lane).bytes == 0;
+        if is_in_turn { &mut self.replies.data } else { &mut self.replies.control }
     }
 
     /// Sends what was answered so far during this connection's read: one write where nothing is queued.

@@ -1,17 +1,32 @@
-//! The shard's sockets by lane, and the portable send path: one non-blocking write each.
+//! The shard's sockets by lane, and the two send paths: one non-blocking write each, or, where the kernel allows it, many with one
+//! submission to io_uring.
 
 use std::io::IoSlice;
+
 use std::os::fd::{AsFd, OwnedFd};
 
+use arrayvec::ArrayVec;
 use fanfare_fanout::{Outcome, Sink};
+use fanfare_uring::{BatchSender, Send, Sent};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
+use crate::SendPath;
+
 /// Sockets by the index of their lane. Owned by the shard's loop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sockets {
     sockets: Vec<Option<OwnedFd>>,
+    /// `None`: the portable path.
+    uring: Option<BatchSender>,
+    sent: Vec<Sent>,
 }
+
+/// Sends submitted together at most.
+const URING_SENDS_MAX: u32 = 256;
+
+/// Below this many sends a submission costs more than it saves.
+const URING_SENDS_MIN: usize = 4;
 
 /// What one read gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +39,20 @@ pub(super) enum Received {
 }
 
 impl Sockets {
+    pub(super) fn new(send_path: SendPath) -> Self {
+        let uring = match send_path {
+            SendPath::Writev => None,
+            SendPath::IoUring => BatchSender::new(URING_SENDS_MAX).ok(),
+        };
+        Self { sockets: Vec::new(), uring, sent: Vec::new() }
+    }
+
+    /// Gives back memory that a crowd left behind.
+    pub(super) fn shrink(&mut self) {
+        self.sockets = Vec::new();
+        self.sent = Vec::new();
+    }
+
     pub(super) fn insert(&mut self, lane: u32, socket: OwnedFd) {
         let lane = lane as usize;
         if lane >= self.sockets.len() {
@@ -34,6 +63,14 @@ impl Sockets {
 
     pub(super) fn get(&self, lane: u32) -> Option<&OwnedFd> {
         self.sockets.get(lane as usize)?.as_ref()
+    }
+
+    /// Ends our side: the peer sees an orderly end after the bytes that are under way. It can still be read.
+    pub(super) fn finish(&self, lane: u32) {
+        if let Some(socket) = self.get(lane) {
+            // One that has failed meanwhile is found out by reading it.
+            let _ = rustix::net::shutdown(socket, Shutdown::Write);
+        }
     }
 
     /// Ends our side, so that the peer sees an orderly end after the bytes that are under way, and closes the socket.
@@ -80,6 +117,31 @@ impl Sink for Sockets {
     fn send(&mut self, lane: u32, bytes: &[u8]) -> Outcome {
         let Some(socket) = self.get(lane) else { return Outcome::Gone };
         outcome(|| rustix::net::send(socket.as_fd(), bytes, FLAGS))
+    }
+
+    fn send_each(&mut self, lanes: &[u32], bytes: &[u8], outcomes: &mut Vec<Outcome>) {
+        let sockets = &self.sockets;
+        let socket = |lane: u32| sockets.get(lane as usize).and_then(Option::as_ref);
+        let Some(uring) = self.uring.as_mut().filter(|_| lanes.len() >= URING_SENDS_MIN) else {
+            for &lane in lanes {
+                outcomes.push(match socket(lane) {
+                    Some(socket) => outcome(|| rustix::net::send(socket.as_fd(), bytes, FLAGS)),
+                    None => Outcome::Gone,
+                });
+            }
+            return;
+        };
+        for lanes in lanes.chunks(URING_SENDS_MAX as usize) {
+            let mut sends = ArrayVec::<Send<'_>, { URING_SENDS_MAX as usize }>::new();
+            sends.extend(lanes.iter().filter_map(|&lane| Some(Send { socket: socket(lane)?.as_fd(), bytes })));
+            self.sent.clear();
+            uring.send(&sends, &mut self.sent);
+            let mut sent = self.sent.iter();
+            outcomes.extend(lanes.iter().map(|&lane| match socket(lane).and_then(|_| sent.next()) {
+                Some(&Sent::Taken(taken)) => Outcome::Taken(taken),
+                Some(Sent::Failed) | None => Outcome::Gone,
+            }));
+        }
     }
 
     fn send_vectored(&mut self, lane: u32, slices: &[IoSlice<'_>]) -> Outcome {

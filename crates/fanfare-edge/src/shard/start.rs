@@ -111,7 +111,7 @@ impl ShardLoop {
             poll: watch(poll)?,
             events: Events::with_capacity(EVENTS_PER_TURN),
             fanout: Shard::new(settings.outbox, reply_bytes_max, hub.budget().clone(), stats),
-            sockets: Sockets::default(),
+            sockets: Sockets::new(settings.send_path),
             connections: Vec::new(),
             live: 0,
             rooms: LocalRooms::default(),

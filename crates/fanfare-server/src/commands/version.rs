@@ -1,13 +1,13 @@
 //! `fanfare version`: what exactly is running here, a fact a line.
 
+use fanfare_edge::SendPath;
+
 use crate::cli;
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Commit it was built from, or `unknown`.
 pub const COMMIT: &str = env!("BUILD_COMMIT");
-/// How frames reach the kernel.
-pub const SEND_PATH: &str = "writev";
 
 /// Prints the facts.
 ///
@@ -19,6 +19,8 @@ pub fn run() -> anyhow::Result<()> {
 
 fn facts() -> String {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    // What this kernel allows now; a configuration may ask for the other one.
+    let send_path = SendPath::detect().0.as_str();
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     format!(
         "fanfare {VERSION}\n\
@@ -26,7 +28,7 @@ fn facts() -> String {
          build: {profile}, {os} {arch}\n\
          features: none\n\
          allocator: mimalloc\n\
-         send path: {SEND_PATH}\n"
+         send path: {send_path}\n"
     )
 }
 

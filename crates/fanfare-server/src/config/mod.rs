@@ -18,7 +18,7 @@ use std::fmt;
 pub use ceiling::{Ceiling, Term, bytes};
 pub use fanfare_edge::Address;
 pub use layer::{ConfigFile, Environment};
-pub use raw::LogFormat;
+pub use raw::{LogFormat, SendChoice};
 pub use typed::{Config, Diagnostics, Drain, Limits};
 pub use value::{Origin, Secret};
 

@@ -86,6 +86,18 @@ choice! {
 }
 
 choice! {
+    /// How frames reach the kernel.
+    pub SendChoice {
+        /// `io_uring` where it works, else `writev`; the log says which.
+        Auto = "auto",
+        /// Many sends with one submission; the start fails where the kernel or the container forbids it.
+        IoUring = "io_uring",
+        /// A write for each connection: works everywhere.
+        Writev = "writev",
+    }
+}
+
+choice! {
     /// What happens at a limit.
     pub(crate) Mode {
         /// The limit holds.
@@ -161,10 +173,12 @@ section! {
         admin: String = "127.0.0.1:8081".to_owned(),
         /// Threads that carry connections. 0: one per core.
         shards: u64 = 0,
+        /// How frames reach the kernel: `io_uring`, `writev`, or `auto` for the best that works here.
+        send_path: SendChoice = SendChoice::Auto,
         /// Web origins that browsers may connect from besides the node's own host, e.g.
         /// `["https://app.example", "*.example.org"]`; `["*"]` allows all.
         origins: Vec<String> = Vec::new(),
-        /// Name of this node in `welcome`, in logs and in receipts. Empty: the machine's host name.
+        /// Name of this node in `welcome`. Empty: the machine's host name.
         node: String = String::new(),
         /// How log lines are written to stderr.
         log: LogFormat = LogFormat::Text,
@@ -191,7 +205,7 @@ section! {
         message_bytes_max: u64 = 65_536,
         /// Fragments one message may come in.
         fragments_max: u64 = 16_384,
-        /// Messages a second from one connection; who keeps exceeding it is closed with 4429. 0: off.
+        /// Messages a second from one connection, and so many at once; one more closes it with 4429. 0: off.
         messages_per_second_max: u64 = 0,
         /// Rooms one connection may be subscribed to at once.
         subscriptions_per_connection_max: u64 = 1_000,
@@ -227,7 +241,7 @@ section! {
 section! {
     /// Who a connection belongs to.
     Auth {
-        /// Whether clients may connect without a token, as guests with a name of their choice.
+        /// Whether clients may choose a name (`?name=`). Without a name everybody may connect.
         guests: bool = false,
         /// Keys that tokens are signed with: HMAC secrets or PEM public keys; several may be valid at once.
         keys: Vec<Secret> = Vec::new(),
@@ -250,7 +264,7 @@ section! {
 section! {
     /// The life of rooms.
     Rooms {
-        /// Time a room stays after its last subscriber left, milliseconds.
+        /// Interval of the sweep that removes empty rooms, milliseconds: an empty room is gone after at most this time.
         reap_ms: u64 = 10_000,
     }
 }
@@ -268,7 +282,7 @@ section! {
         history_size: u64 = 0,
         /// Time messages are kept, milliseconds. 0: no limit but `history_size`.
         history_ms: u64 = 0,
-        /// Whether clients may ask who is in a room.
+        /// Whether the reply to `presence` lists the users; the number of subscribers it tells always.
         presence: bool = false,
         /// Whether subscribers are told who enters and leaves.
         join_leave: bool = false,
@@ -318,7 +332,7 @@ section! {
 }
 
 section! {
-    /// Leaving service without anybody noticing. A supervisor has to wait for `grace_ms` + `window_ms`.
+    /// Leaving service. A supervisor has to wait for `grace_ms` + `window_ms` + `heartbeat.close_ms` before it kills.
     Drain {
         /// Time after readiness is withdrawn in which new connections are still accepted, milliseconds.
         grace_ms: u64 = 5_000,

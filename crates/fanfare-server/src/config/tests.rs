@@ -471,3 +471,13 @@ fn a_missing_file_is_named() {
     let error = ConfigFile::read(std::path::Path::new("/nowhere/fanfare.toml")).unwrap_err();
     assert!(error.to_string().starts_with("cannot read /nowhere/fanfare.toml: "), "{error}");
 }
+
+#[test]
+fn the_committed_reference_page_is_the_generated_one() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == reference::page(),
+        "docs/configuration.md is not what `fanfare config docs` prints: run `make docs-configuration`"
+    );
+}

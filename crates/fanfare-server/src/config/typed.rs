@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::machine::Machine;
-use super::raw::{DEFAULT_NAMESPACE, LogFormat, NAMESPACES, Namespace, Raw, Who, key_path, namespace_path};
+use super::raw::{DEFAULT_NAMESPACE, LogFormat, NAMESPACES, Namespace, Raw, SendChoice, Who, key_path, namespace_path};
 use super::value::{Origin, Secret, Setting, nearest};
 use super::{Address, ConfigError, Problem, Program};
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub admin: Address,
     /// Threads that carry connections.
     pub shards: NonZeroUsize,
+    /// How frames reach the kernel.
+    pub send_path: SendChoice,
     /// Web origins that may connect.
     pub origins: OriginPolicy,
     /// Name of this node; never empty.
@@ -253,6 +255,7 @@ impl Check {
                 retry: self.time("drain.retry_ms", &raw.drain.retry_ms, 0..=HOUR_MS),
             },
             log: node.log.value,
+            send_path: node.send_path.value,
             log_level: self.log_level(&node.log_level),
             memory_bytes: machine.memory_bytes,
         }

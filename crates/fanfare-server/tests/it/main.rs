@@ -1,5 +1,17 @@
 //! The one integration binary: real sockets on port 0, and the rules of the house.
 #![allow(clippy::unwrap_used)]
 
+mod api;
 mod arrows;
+mod bounds;
+mod dialect;
+mod frames;
+mod handshake;
+mod heartbeat;
+mod limits;
+mod metrics;
+mod process;
+mod slow;
+mod support;
 mod tidy;
+mod tutorials;

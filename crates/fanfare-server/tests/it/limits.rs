@@ -1,0 +1,251 @@
+//! Limits at the door and on each connection: what is beyond is refused with its reason, and the place comes back.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::json;
+use tokio::net::TcpSocket;
+
+use crate::support::{Answer, Client, Raw, TestNode, frame, handshake, request, wait_until, within};
+
+/// A bare socket from this address of the loopback net.
+async fn open_from(source: [u8; 4], to: SocketAddr) -> Raw {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((IpAddr::from(source), 0).into()).expect("a loopback address");
+    Raw::over(within("a connection", socket.connect(to)).await.expect("a listener"))
+}
+
+/// The answer to a handshake on a new connection from this address. Who is let in stays for as long as the socket.
+async fn knock(source: [u8; 4], to: SocketAddr) -> (Raw, Answer) {
+    let mut raw = open_from(source, to).await;
+    raw.send(handshake("/room/a?format=text", to, "").as_bytes()).await;
+    let head = raw.head().await;
+    (raw, head)
+}
+
+async fn expect_refusal((mut raw, head): (Raw, Answer), status: u16, code: &str) {
+    let length = head.header("content-length").expect("a length").parse().expect("a number");
+    let body = raw.take(length).await;
+    let answer = Answer { body, ..head };
+    answer.expect_problem(status, code);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    raw.end().await;
+}
+
+const ONE: [u8; 4] = [127, 0, 0, 1];
+const TWO: [u8; 4] = [127, 0, 0, 2];
+
+#[tokio::test]
+async fn a_full_node_says_503_and_a_place_that_is_left_comes_back() {
+    let node = TestNode::dev("[limits]\nconnections_max = 3");
+    let (first, head) = knock(ONE, node.clients).await;
+    assert_eq!(head.status, 101);
+    let (_second, head) = knock(TWO, node.clients).await;
+    assert_eq!(head.status, 101);
+    // A socket that has asked for the page alone has a place too, for as long as it stays.
+    let mut reader = node.raw().await;
+    reader.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(reader.answer().await.status, 200);
+    expect_refusal(knock(ONE, node.clients).await, 503, "connections_max").await;
+    let plain = request(node.clients, "GET", "/", &[], "").await;
+    plain.expect_problem(503, "connections_max");
+    assert_eq!(node.metric("fanfare_shed_total").await, 2.0);
+    // The admin listener is the operator's: it is never full.
+    assert_eq!(request(node.admin, "GET", "/readyz", &[], "").await.status, 200);
+
+    drop(reader);
+    let mut third = None;
+    wait_until("the reader's place", async || {
+        let (raw, head) = knock(ONE, node.clients).await;
+        third = Some(raw);
+        head.status == 101
+    })
+    .await;
+    expect_refusal(knock(ONE, node.clients).await, 503, "connections_max").await;
+    drop(first);
+    wait_until("a connection's place", async || knock(ONE, node.clients).await.1.status == 101).await;
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_places() {
+    let node = TestNode::dev("[limits]\nconnections_per_ip_max = 2");
+    let (first, head) = knock(ONE, node.clients).await;
+    assert_eq!(head.status, 101);
+    let (_second, head) = knock(ONE, node.clients).await;
+    assert_eq!(head.status, 101);
+    for _ in 0..3 {
+        expect_refusal(knock(ONE, node.clients).await, 429, "connections_per_ip_max").await;
+    }
+    let (_third, head) = knock(TWO, node.clients).await;
+    assert_eq!(head.status, 101, "another address has places of its own");
+    let (_fourth, head) = knock(TWO, node.clients).await;
+    assert_eq!(head.status, 101);
+    expect_refusal(knock(TWO, node.clients).await, 429, "connections_per_ip_max").await;
+    assert_eq!(node.metric("fanfare_shed_total").await, 4.0);
+    drop(first);
+    wait_until("the place", async || knock(ONE, node.clients).await.1.status == 101).await;
+}
+
+#[tokio::test]
+async fn there_are_no_more_rooms_than_allowed() {
+    let node = TestNode::dev("[limits]\nrooms_max = 2\n[rooms]\nreap_ms = 10");
+    let mut client = node.connect("/ws").await;
+    client.event("welcome").await;
+    client.subscribe("a").await;
+    client.subscribe("b").await;
+    let refused = client.ask(json!({"name": "subscribe", "room": "c", "id": 7})).await;
+    assert_eq!((&refused["name"], &refused["code"], &refused["id"]), (&json!("error"), &json!("limit_reached"), &json!(7)));
+    let refused = client.ask(json!({"name": "publish", "room": "c", "message": 1, "id": "x"})).await;
+    assert_eq!((&refused["code"], &refused["id"]), (&json!("limit_reached"), &json!("x")));
+    let body = r#"{"room":"c","message":1}"#;
+    let answer = request(node.admin, "POST", "/api/publish", &[], body).await;
+    answer.expect_problem(503, "rooms_max");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    let mut late = node.connect("/room/c").await;
+    assert_eq!(late.closed().await.0, 4500);
+    // The rooms there are go on as before.
+    let mut other = node.enter("b", "?format=text").await;
+    assert_eq!(request(node.admin, "POST", "/api/publish", &[], r#"{"room":"b","message":"x"}"#).await.status, 200);
+    assert_eq!(other.text().await, "x");
+    assert_eq!(client.event("message").await["message"], "x");
+    assert_eq!(client.ask(json!({"name": "unsubscribe", "room": "a"})).await["name"], "unsubscribed");
+    wait_until("the vacant room to make place", async || {
+        request(node.admin, "POST", "/api/publish", &[], body).await.status == 200
+    })
+    .await;
+    assert!(node.metric("fanfare_rooms").await <= 2.0);
+}
+
+#[tokio::test]
+async fn a_connection_is_in_no_more_rooms_than_allowed() {
+    let node = TestNode::dev("[limits]\nsubscriptions_per_connection_max = 2");
+    let mut client = node.connect("/ws").await;
+    client.event("welcome").await;
+    client.subscribe("a").await;
+    client.subscribe("b").await;
+    let refused = client.ask(json!({"name": "subscribe", "room": "c", "id": 7})).await;
+    assert_eq!((&refused["code"], &refused["id"]), (&json!("limit_reached"), &json!(7)));
+    assert_eq!(node.occupancy("c"), 0);
+    client.subscribe("a").await;
+    assert_eq!(client.ask(json!({"name": "unsubscribe", "room": "a"})).await["name"], "unsubscribed");
+    client.subscribe("c").await;
+    let mut other = node.connect("/ws").await;
+    other.event("welcome").await;
+    other.subscribe("a").await;
+}
+
+#[tokio::test]
+async fn who_sends_too_fast_is_closed_with_4429() {
+    let node = TestNode::dev("[limits]\nmessages_per_second_max = 5");
+    let mut reader = node.enter("a", "?format=text").await;
+    let mut fast = node.upgrade("/room/a?format=text").await;
+    let burst: Vec<u8> = (0..50).flat_map(|n| frame(0x81, format!("m{n}").as_bytes())).collect();
+    fast.send(&burst).await;
+    // It may miss what the room sent it meanwhile: it is told why it must go, and nothing is out of order.
+    let mut echoes = 0;
+    let closed = loop {
+        let frame = fast.frame().await;
+        if frame.first == 0x88 {
+            break frame.payload;
+        }
+        assert_eq!(frame.text(), format!("m{echoes}"));
+        echoes += 1;
+    };
+    assert_eq!(closed[..2], 4429_u16.to_be_bytes());
+    assert!(closed.len() > 2, "with a reason");
+    // What was allowed was said to the others, and nothing beyond: five at once, and a sixth if reading took a fifth of a second.
+    let allowed = node.metric("fanfare_published_total").await as usize;
+    assert!((5..=6).contains(&allowed) && echoes <= allowed, "{allowed} {echoes}");
+    for n in 0..allowed {
+        assert_eq!(reader.text().await, format!("m{n}"));
+    }
+    request(node.admin, "POST", "/api/publish", &[], r#"{"room":"a","message":"mark"}"#).await;
+    assert_eq!(reader.text().await, "mark");
+    node.wait_for_metric("fanfare_closes_total{reason=\"too_fast\"}", 1.0).await;
+    // Each connection is counted for itself, and a slow one is never closed.
+    let mut slow = node.enter("a", "?format=text").await;
+    for n in 0..5 {
+        slow.send(n.to_string()).await;
+        assert_eq!(slow.text().await, n.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_message_has_a_longest_form() {
+    let node = TestNode::dev("[limits]\nmessage_bytes_max = 1000");
+    let mut client = node.enter("a", "?format=text").await;
+    let fits = "x".repeat(1_000);
+    client.send(fits.clone()).await;
+    assert_eq!(client.text().await, fits);
+    client.send(format!("{fits}x")).await;
+    let (code, reason) = client.closed().await;
+    assert_eq!((code, reason.as_str()), (1009, "message over 1000 bytes"));
+
+    // In fragments it is the sum that counts.
+    let mut raw = node.upgrade("/room/a?format=text").await;
+    raw.send(&frame(0x01, &[b'x'; 600])).await;
+    raw.send(&frame(0x80, &[b'x'; 400])).await;
+    assert_eq!(raw.frame().await.payload.len(), 1_000);
+    raw.send(&frame(0x01, &[b'x'; 600])).await;
+    raw.send(&frame(0x00, &[b'x'; 401])).await;
+    assert_eq!(raw.closed().await.0, 1009);
+
+    // A length that is only announced is refused at once, not waited for.
+    for announced in [70_000_u64, 1 << 40, (1 << 63) - 1] {
+        let mut raw = node.upgrade("/room/a?format=text").await;
+        raw.send(&[&[0x81, 0xff][..], &announced.to_be_bytes(), &[0; 4]].concat()).await;
+        assert_eq!(raw.closed().await.0, 1009, "{announced}");
+    }
+    let headers = [("Content-Type", "text/plain")];
+    let publish = "/api/publish?room=a";
+    assert_eq!(request(node.admin, "POST", publish, &headers, &fits).await.status, 200);
+    let long = format!("{fits}x");
+    request(node.admin, "POST", publish, &headers, &long).await.expect_problem(413, "too_large");
+    node.wait_for_metric("fanfare_closes_total{reason=\"message_too_big\"}", 5.0).await;
+}
+
+/// The budget of the whole process holds, whoever uses it up; who has taken everything keeps getting everything.
+#[tokio::test]
+async fn queued_bytes_of_all_connections_stay_within_the_budget() {
+    const BUDGET: usize = 150_000;
+    let node = TestNode::dev(
+        "[limits]\nmessage_bytes_max = 16384\noutbox_bytes_max = 100000\noutbox_total_bytes_max = 150000\n\
+         [heartbeat]\nclose_ms = 20000",
+    );
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        stalled.push(Raw::stalled(node.clients, "/room/a?format=text").await);
+    }
+    wait_until("the stalled to be in the room", async || node.occupancy("a") == 4).await;
+    let mut healthy: Client = node.enter("a", "?format=text").await;
+    let body = "x".repeat(16_000);
+    let headers = [("Content-Type", "text/plain")];
+    let mut evicted = 0;
+    let mut peak = 0;
+    for published in 0.. {
+        assert!(published < 5_000, "nobody was evicted");
+        let receipt = request(node.admin, "POST", "/api/publish?room=a", &headers, &body).await.json();
+        assert_eq!(healthy.text().await.len(), body.len());
+        assert_eq!(receipt["delivered"].as_u64().expect("a count") + receipt["evicted"].as_u64().expect("a count"), 5 - evicted);
+        evicted += receipt["evicted"].as_u64().expect("a count");
+        let used = node.hub.budget().used();
+        assert!(used <= BUDGET, "{used}");
+        peak = peak.max(used);
+        if evicted == 4 {
+            break;
+        }
+    }
+    assert!(peak > 100_000, "more than one connection's bound was in use: {peak}");
+    assert_eq!(node.metric("fanfare_outbox_bytes_max").await, BUDGET as f64);
+    assert_eq!(node.metric("fanfare_evicted_total").await, 4.0);
+    for raw in &mut stalled {
+        loop {
+            let frame = raw.frame().await;
+            if frame.first == 0x88 {
+                assert_eq!(frame.payload[..2], 4508_u16.to_be_bytes());
+                break;
+            }
+            assert_eq!(frame.payload.len(), body.len(), "frames stay whole");
+        }
+    }
+    node.wait_for_metric("fanfare_outbox_bytes", 0.0).await;
+}
