@@ -11,6 +11,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 LOCKED := $(if $(CI),--locked)
 SEEDS ?= 64
 LOOM_PREEMPTIONS ?= 3
+ICOUNT_LIMIT ?= 3
 ARGS ?=
 
 say = @printf '\n== %s\n'
@@ -71,7 +72,7 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 
 # ---- test ----
 
-.PHONY: test unit doctest loom sim browser smoke load bench
+.PHONY: test unit doctest loom sim browser smoke conformance load bench icount icount-baseline
 test: unit doctest loom browser ## every test: unit, integration, docs, loom models, browser; installs what it needs
 	@printf '\n== test: all passed\n'
 
@@ -100,12 +101,26 @@ smoke: build ## release server + fanfare-load: 5,000 connections in 500 rooms, n
 	$(say) 'smoke: 5,000 connections in 500 rooms'
 	@tools/smoke "$(TARGET)/release"
 
+conformance: ## the Autobahn test suite against /echo; writes docs/conformance.md (needs the network: PyPI; CASES='7.*' runs some)
+	$(say) 'release build of fanfare'
+	@cargo build --release $(LOCKED) --bin fanfare
+	$(say) 'Autobahn test suite'
+	@tools/conformance/run "$(TARGET)/release/fanfare" "$(TARGET)"
+
 load: ## run fanfare-load (ARGS='--help' lists what it can do)
 	@cargo run --release $(LOCKED) --bin fanfare-load -- $(ARGS)
 
 bench: ## criterion benches of the hot stages (ARGS=… are passed on)
 	$(say) 'benches'
 	@cargo bench -p fanfare-benches $(LOCKED) $(if $(ARGS),-- $(ARGS))
+
+icount: ## instructions of the hot stages against the baseline (ICOUNT_LIMIT=3 percent; ARGS='--only wire')
+	$(say) 'instructions per operation, at most $(ICOUNT_LIMIT) % over the baseline'
+	@tools/icount "$(TARGET)" compare $(LOCKED) -- --limit $(ICOUNT_LIMIT) $(ARGS)
+
+icount-baseline: ## store the instruction counts of today as the baseline
+	$(say) 'instructions per operation, stored'
+	@tools/icount "$(TARGET)" store $(LOCKED) --
 
 # ---- clean ----
 

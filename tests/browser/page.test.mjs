@@ -37,7 +37,9 @@ let windows = [];
 
 /** Starts `fanfare dev` and waits until it has printed where it listens. */
 async function startGateway(listen = '127.0.0.1:0') {
-  const child = spawn(FANFARE, ['dev', '--listen', listen, '--admin', '127.0.0.1:0'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  // Every FANFARE_ variable would have to be one of its configuration's keys; FANFARE_BIN is not.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('FANFARE_')));
+  const child = spawn(FANFARE, ['dev', '--listen', listen, '--admin', '127.0.0.1:0'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
   let printed = '';
   const exited = new Promise((done) => {
     child.once('exit', (code, signal) => done(signal ?? code));

@@ -205,7 +205,8 @@ fn too_large(max: usize) -> Problem {
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     // Without this look an array would do: serde takes its elements for the fields in order.
     let parsed = match body.trim_ascii_start().first() {
-        Some(b'[') => serde_json::from_slice::<IgnoredAny>(body).and_then(|_| Err(serde_json::Error::custom("expected an object"))),
+        Some(b'[') => serde_json::from_slice::<IgnoredAny>(body)
+            .and_then(|_| Err(serde_json::Error::custom("expected an object"))),
         _ => serde_json::from_slice(body),
     };
     parsed.map_err(|error| match error.classify() {

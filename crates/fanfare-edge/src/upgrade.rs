@@ -251,6 +251,8 @@ fn admit(
     };
     let joins = query::parameter(query, "join_newline").is_some_and(|value| value == "1" || value == "true");
     let dialect = match (&mode, query::parameter(query, "format").as_deref()) {
+        // No events are told there: what comes back is what was said.
+        (Mode::Echo | Mode::HelloWorld, _) => Dialect::Text,
         (_, None | Some("json")) => Dialect::Json,
         (Mode::Room(_), Some("text")) => {
             if joins {

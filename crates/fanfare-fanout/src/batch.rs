@@ -1,6 +1,7 @@
 //! A room's batch: what was said since the last flush, as one contiguous buffer per variant.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -29,6 +30,11 @@ pub trait Encode {
         true
     }
 
+    /// When it was published, on the clock that [`Shard::tell_time`](crate::Shard::tell_time) tells; `None` where nobody measures.
+    fn published_at(&self) -> Option<Duration> {
+        None
+    }
+
     /// Another form of all of a batch's frames, for variants that merge messages. Members that get only part of a batch get the unmerged
     /// frames.
     fn join(variant: u8, frames: &[u8]) -> Option<Vec<u8>> {
@@ -46,6 +52,7 @@ pub(crate) struct Entry {
     pub(crate) except: Option<LaneId>,
     pub(crate) receipt: Option<Arc<Receipt>>,
     is_publication: bool,
+    published_at: Option<Duration>,
     /// Members it went to that did not get the whole batch.
     delivered: u32,
     evicted: u32,
@@ -159,8 +166,8 @@ impl Batch {
             frames.ends.push(frames.buffer.bytes.len() as u32);
         }
         self.payload_bytes += event.payload_bytes();
-        let is_publication = event.is_publication();
-        self.entries.push(Entry { seq, except, receipt, is_publication, delivered: 0, evicted: 0 });
+        let (is_publication, published_at) = (event.is_publication(), event.published_at());
+        self.entries.push(Entry { seq, except, receipt, is_publication, published_at, delivered: 0, evicted: 0 });
     }
 
     /// True when another event must begin a new batch: this one is large enough, or outboxes already share its buffers (a
@@ -258,8 +265,8 @@ impl Batch {
         ranges
     }
 
-    /// Every member has been offered the batch: reports all receipts. Returns the totals, and what to release at the intake.
-    pub(crate) fn finish(&mut self) -> Finished {
+    /// Every member has been offered the batch: reports all receipts, and appends when its publications were made. Returns the totals, and what to release at the intake.
+    pub(crate) fn finish(&mut self, waits: &mut Vec<Duration>) -> Finished {
         let mut finished = Finished { items: self.entries.len(), bytes: self.payload_bytes, ..Finished::default() };
         for entry in &mut self.entries {
             let delivered = u64::from(self.delivered + entry.delivered);
@@ -267,6 +274,7 @@ impl Batch {
             if entry.is_publication {
                 finished.delivered += delivered;
             }
+            waits.extend(entry.published_at);
             if let Some(receipt) = entry.receipt.take() {
                 receipt.report(Delivery { delivered, dropped: 0, evicted });
             }

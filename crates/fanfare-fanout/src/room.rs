@@ -1,6 +1,7 @@
 //! One room's members on one shard, and how far its batch has got among them.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::LaneId;
 use crate::batch::{Batch, VARIANTS_MAX};
@@ -42,6 +43,10 @@ pub(crate) struct LocalRoom {
     pub(crate) applied: u64,
     /// Waiting in the shard's queue of rooms to flush.
     pub(crate) is_dirty: bool,
+    /// Latency budget: how long a batch may grow before it is flushed.
+    pub(crate) coalesce: Duration,
+    /// Has an entry among the shard's waits.
+    pub(crate) is_waiting: bool,
 }
 
 impl LocalRoom {
@@ -55,6 +60,8 @@ impl LocalRoom {
             late: Vec::new(),
             applied,
             is_dirty: false,
+            coalesce: Duration::ZERO,
+            is_waiting: false,
         }
     }
 

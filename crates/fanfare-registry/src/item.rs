@@ -1,32 +1,42 @@
 //! What arrives at a shard's intake.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfare_fanout::{Encode, LaneId, Receipt, RoomId};
 use fanfare_protocol::{RoomEvent, VARIANTS, Variant};
 
 /// A room event as fan-out sees it: something that can be encoded once per variant.
 #[derive(Debug)]
-pub struct Said(pub RoomEvent);
+pub struct Said {
+    /// What is said.
+    pub event: RoomEvent,
+    /// When, on the registry's clock, where it is a publication.
+    pub at: Option<Duration>,
+}
 
 impl Encode for Said {
     const VARIANTS: u8 = VARIANTS as u8;
 
     fn encode(&self, variant: u8, out: &mut Vec<u8>) {
         if let Some(variant) = Variant::from_index(variant) {
-            variant.encode(&self.0, out);
+            variant.encode(&self.event, out);
         }
     }
 
     fn payload_bytes(&self) -> usize {
-        match &self.0 {
+        match &self.event {
             RoomEvent::Message(_, published) => published.payload.len(),
             RoomEvent::Joined(..) | RoomEvent::Left(..) | RoomEvent::RoomClosed(_) => 0,
         }
     }
 
     fn is_publication(&self) -> bool {
-        matches!(self.0, RoomEvent::Message(..))
+        matches!(self.event, RoomEvent::Message(..))
+    }
+
+    fn published_at(&self) -> Option<Duration> {
+        self.at
     }
 
     fn join(variant: u8, frames: &[u8]) -> Option<Vec<u8>> {

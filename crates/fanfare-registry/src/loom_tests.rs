@@ -51,7 +51,7 @@ fn publications(registry: &TestRegistry, shard: usize) -> Vec<(RoomId, u64, Byte
     let items = std::iter::from_fn(|| registry.shards()[shard].pop());
     items
         .filter_map(|item| match item {
-            Item::Event { room, seq, event, .. } => match &event.0 {
+            Item::Event { room, seq, event, .. } => match &event.event {
                 RoomEvent::Message(_, published) => match &published.payload {
                     Payload::Json(text) | Payload::Text(text) | Payload::Binary(text) => {
                         Some((room, seq, text.clone()))

@@ -231,7 +231,7 @@ impl<O> Registry<O> {
             let room = self.room(name, options, now).ok_or(PublishError::RoomsMax)?;
             let state = room.lock();
             if state.life != Life::Reaped {
-                return self.publish_locked(&room, state, draft);
+                return self.publish_locked(&room, state, draft, now);
             }
             drop(state);
             self.forget(&room);
@@ -243,6 +243,7 @@ impl<O> Registry<O> {
         room: &Arc<Room>,
         mut state: MutexGuard<'_, State>,
         draft: Draft,
+        now: Duration,
     ) -> Result<Receipted, PublishError> {
         let Draft { user, payload, except, receipt } = draft;
         let targets = audience(&state);
@@ -257,7 +258,8 @@ impl<O> Registry<O> {
         state.offset += 1;
         let offset = room.options().offsets.then_some(state.offset);
         let event = RoomEvent::Message(room.name().clone(), Published { offset, user, payload });
-        self.push(room.id(), &mut state, &targets, event, except, receipt.as_ref());
+        let said = Said { event, at: Some(now) };
+        self.push(room.id(), &mut state, &targets, said, except, receipt.as_ref());
         let position = room.position(&state);
         // A room made by publishing is vacant from the start: the next sweep must look at it.
         let is_vacated = state.life == Life::Vacant && !std::mem::replace(&mut state.is_listed_vacant, true);
@@ -334,7 +336,7 @@ impl<O> Registry<O> {
     fn say(&self, room: &Arc<Room>, state: &mut State, event: RoomEvent) -> Targets {
         let targets = audience(state);
         targets.iter().for_each(|&shard| self.shards[shard].reserve_always(0));
-        self.push(room.id(), state, &targets, event, None, None);
+        self.push(room.id(), state, &targets, Said { event, at: None }, None, None);
         targets
     }
 
@@ -344,12 +346,12 @@ impl<O> Registry<O> {
         room: RoomId,
         state: &mut State,
         targets: &Targets,
-        event: RoomEvent,
+        event: Said,
         except: Option<(usize, LaneId)>,
         receipt: Option<&Arc<Receipt>>,
     ) {
         state.seq += 1;
-        let event = Arc::new(Said(event));
+        let event = Arc::new(event);
         for &shard in targets {
             if let Some(receipt) = receipt {
                 receipt.expect();

@@ -64,7 +64,7 @@ impl Encode for Spelled {
 
     fn encode(&self, variant: u8, out: &mut Vec<u8>) {
         let user = |user: &Option<UserName>| user.as_ref().map_or(String::new(), ToString::to_string);
-        match &self.0.0 {
+        match &self.0.event {
             RoomEvent::Message(room, published) => {
                 let offset = published.offset.map_or(String::new(), |offset| offset.to_string());
                 let (Payload::Text(text) | Payload::Json(text) | Payload::Binary(text)) = &published.payload;

@@ -55,7 +55,7 @@ fn take(registry: &Registry<()>, shard: usize, joined: &Joined, text: &str) -> S
                 if room == joined.room.id() {
                     assert!(seq > last_seq, "the room's order");
                     last_seq = seq;
-                    seen.has_text |= matches!(&event.0, RoomEvent::Message(_, p) if p.payload == Payload::Text(Bytes::copy_from_slice(text.as_bytes())));
+                    seen.has_text |= matches!(&event.event, RoomEvent::Message(_, p) if p.payload == Payload::Text(Bytes::copy_from_slice(text.as_bytes())));
                 }
             }
             Item::CloseRoom(room) => seen.has_close |= room == joined.room.id(),

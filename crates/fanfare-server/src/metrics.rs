@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
 use fanfare_edge::{HANDSHAKE_RESULTS, Hub, MetricsPage, MetricsText};
+use fanfare_fanout::LATENCY_BOUNDS_US;
 use fanfare_protocol::CloseReason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -115,6 +117,7 @@ impl Writer<'_> {
             "Bytes that may be queued for all connections",
             hub.budget().bytes_max() as i64,
         )?;
+        self.publish_to_write(hub)?;
         self.gauge("ready", "1 until the node leaves service", i64::from(!hub.drain().has_begun()))?;
         self.build_info(hub.settings().send_path.as_str())
     }
@@ -138,6 +141,18 @@ impl Writer<'_> {
             ConstCounter::new(count).encode(family.encode_family(&[(label, value)])?)?;
         }
         Ok(())
+    }
+
+    /// All shards together, in seconds.
+    fn publish_to_write(&mut self, hub: &Hub) -> fmt::Result {
+        let mut counts = [0; LATENCY_BOUNDS_US.len() + 1];
+        let sum_us: u64 = hub.shard_stats().iter().map(|shard| shard.publish_to_write.add_to(&mut counts)).sum();
+        let bounds = LATENCY_BOUNDS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(counts).collect();
+        let help = "Time from a publication to the end of its writes on a shard";
+        let mut metric =
+            self.encoder.encode_descriptor("publish_to_write_seconds", help, None, MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(sum_us as f64 / 1e6, counts.iter().sum(), &buckets, None)
     }
 
     fn build_info(&mut self, send_path: &str) -> fmt::Result {

@@ -146,17 +146,19 @@ impl ShardLoop {
     fn next_deadline(&self) -> Option<Duration> {
         let pressed = (!self.pressed.is_empty()).then(|| self.now + PRESSURE_RETRY);
         let pace = self.pace.as_ref().map(|pace| pace.next_step(self.now));
-        [self.timers.next(), pressed, pace].into_iter().flatten().min()
+        [self.timers.next(), self.fanout.next_wait(), pressed, pace].into_iter().flatten().min()
     }
 
     /// One turn. `true` when there is more to do at once.
     fn turn(&mut self) -> std::io::Result<bool> {
         let polled_all = self.take_events()?;
         self.now = self.hub.now();
+        self.fanout.tell_time(self.now);
         self.resume_pressed();
         self.read_ready();
         let took_all = self.take_items(ITEMS_PER_TURN);
         let is_unfinished = self.fanout.flush(&mut self.sockets, FlushQuota::default());
+        self.fanout.measure(|| self.hub.now());
         self.after_flush();
         self.see_to_deadlines();
         self.keep_pace();

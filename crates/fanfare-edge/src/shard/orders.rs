@@ -79,6 +79,7 @@ impl ShardLoop {
                 let Delivery { delivered, dropped, evicted } = delivery;
                 let ack = Event::Ack { offset: None, delivered, dropped, evicted, id: ReplyId(Some(&id)) };
                 self.send_event(lane, Lane::Control, &ack);
+                self.pause_if_unread(lane);
             }
             Item::Order(Order::Drain { window }) => {
                 let open = self.connections.iter().flatten().filter(|c| c.is_open()).count();

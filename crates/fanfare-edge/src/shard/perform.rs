@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use fanfare_fanout::{Lane, LaneId, Overloaded, Receipt, RoomId};
 use fanfare_guard::Verdict;
@@ -193,6 +194,7 @@ impl ShardLoop {
             .map_err(|error| (ErrorCode::LimitReached, error.to_string()))?;
         let is_new = self.fanout.join(lane, joined.room.id(), joined.seq);
         debug_assert!(is_new, "membership is checked before joining");
+        self.fanout.set_coalesce(joined.room.id(), Duration::from_millis(hub.policy(name).coalesce_ms));
         self.rooms.entered(&joined.room);
         Ok(joined.position)
     }

@@ -77,6 +77,11 @@ impl ShardLoop {
         let buffers = std::mem::replace(&mut self.replies, outer);
         self.replies.keep_buffers(buffers);
         self.see_to_lanes();
+        self.pause_if_unread(lane);
+    }
+
+    /// Who does not take what it asked for is not read until it does.
+    pub(super) fn pause_if_unread(&mut self, lane: LaneId) {
         if self.fanout.reply_bytes(lane) >= REPLY_BYTES_PAUSE
             && let Some(connection) = self.connection(lane)
         {

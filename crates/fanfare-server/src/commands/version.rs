@@ -40,7 +40,7 @@ mod tests {
     fn every_fact_has_a_line() {
         let facts = facts();
         assert!(facts.starts_with(&format!("fanfare {VERSION}\ncommit: ")), "{facts}");
-        for fact in ["\nfeatures: ", "\nallocator: mimalloc\n", "\nsend path: writev\n"] {
+        for fact in ["\nfeatures: ", "\nallocator: mimalloc\n", "\nsend path: "] {
             assert!(facts.contains(fact), "{fact:?}: {facts}");
         }
         let is_commit = COMMIT == "unknown" || COMMIT.bytes().all(|byte| byte.is_ascii_alphanumeric());

@@ -328,7 +328,6 @@ fn features_that_are_not_built_are_refused() {
         refused(table, "history_size", "1", "0");
         refused(table, "history_ms", "1", "0");
         refused(table, "inbox_size", "1", "0");
-        refused(table, "coalesce_ms", "1", "0");
     }
     check_complaint(
         "[auth]\nkeys = ['hunter2']",

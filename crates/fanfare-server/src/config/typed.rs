@@ -143,7 +143,6 @@ pub(super) const UNAVAILABLE: &[(&str, &str)] = &[
     ("namespaces.*", "history_size"),
     ("namespaces.*", "history_ms"),
     ("namespaces.*", "inbox_size"),
-    ("namespaces.*", "coalesce_ms"),
     ("moderation", "words_file"),
     ("moderation", "model_file"),
     ("engine", "kind"),

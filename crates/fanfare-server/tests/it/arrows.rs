@@ -70,9 +70,15 @@ const TABLE: &[Walls] = &[
         arrows: &["fanfare-fanout", "fanfare-protocol"],
         never: &[SOCKETS, DICE, PROGRAM, RELAYS, SERDE],
     },
+    // The only crate with `unsafe`: it speaks to the kernel and to nobody else.
+    Walls {
+        crate_name: "fanfare-uring",
+        arrows: &[],
+        never: &[DICE, PROGRAM, RELAYS, DASHMAP, TRACING, SERDE, &["tokio", "hyper", "mio", "rustix", "parking_lot"]],
+    },
     Walls {
         crate_name: "fanfare-edge",
-        arrows: &["fanfare-registry", "fanfare-guard", "fanfare-fanout", "fanfare-protocol"],
+        arrows: &["fanfare-registry", "fanfare-guard", "fanfare-fanout", "fanfare-protocol", "fanfare-uring"],
         never: &[PROGRAM, RELAYS],
     },
     Walls {
@@ -93,7 +99,11 @@ const TABLE: &[Walls] = &[
         never: &[DASHMAP, &["criterion", "mio"]],
     },
     // Instruments: nothing depends on them, which is why no row above names them.
-    Walls { crate_name: "fanfare-loadtest", arrows: &["fanfare-client", "fanfare-protocol"], never: &[RELAYS] },
+    Walls {
+        crate_name: "fanfare-loadtest",
+        arrows: &["fanfare-client", "fanfare-protocol", "fanfare-uring"],
+        never: &[RELAYS],
+    },
     Walls {
         crate_name: "fanfare-benches",
         arrows: &[

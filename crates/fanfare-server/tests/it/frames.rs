@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{Frame, Raw, TestNode, close_frame, frame};
+use crate::support::{Client, Frame, Raw, TestNode, close_frame, frame, request, wait_until};
 
 /// A frame with a length written in a form of one's own choice.
 fn frame_with_length(first: u8, length: &[u8], payload: &[u8]) -> Vec<u8> {
@@ -62,11 +62,8 @@ async fn frames_that_break_the_rules_are_1002() {
         ("unfinished continuation of nothing", frame(0x00, b"x")),
         ("text within a message", [frame(0x01, b"x"), frame(0x81, b"y")].concat()),
         ("binary within a message", [frame(0x01, b"x"), frame(0x02, b"y")].concat()),
-        ("continuation after the end", [frame(0x01, b""), frame(0x80, b""), frame(0x80, b"")].concat()),
         ("close with half a code", frame(0x88, &[3])),
     ];
-    // The end of a message that came before is echoed first.
-    cases.retain(|(what, _)| *what != "continuation after the end");
     for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
         cases.push(("reserved opcode", frame(0x80 | opcode, b"x")));
         cases.push(("reserved opcode, unfinished", frame(opcode, b"")));
@@ -76,6 +73,7 @@ async fn frames_that_break_the_rules_are_1002() {
     }
     check_all_closed(&node, &cases, 1002, "protocol_error").await;
 
+    // What came before in good order is answered first.
     let mut raw = node.upgrade("/echo").await;
     raw.send(&[frame(0x01, b""), frame(0x80, b""), frame(0x80, b"")].concat()).await;
     assert_eq!(raw.frame().await.text(), "");
@@ -331,6 +329,35 @@ async fn who_is_closed_while_sending_is_told_why_instead_of_being_reset() {
     let mut client = node.connect("/echo").await;
     client.send(vec![0; 4 << 20]).await;
     assert_eq!(client.closed().await.0, 1009);
+}
+
+#[tokio::test]
+async fn who_is_closed_and_does_not_go_loses_its_place_all_the_same() {
+    let node = TestNode::dev("limits.connections_max = 1\n[heartbeat]\nping_ms = 50\npong_ms = 50\nclose_ms = 50");
+    for (bytes, code) in [
+        (frame(0xf1, b""), 1002),
+        (frame(0x81, b"close"), 1000),
+        // Says nothing at all, a pong neither.
+        (Vec::new(), 4504),
+    ] {
+        let mut raw = node.upgrade("/helloworld").await;
+        raw.send(&bytes).await;
+        let mut last = raw.frame().await;
+        while last.first == 0x89 {
+            last = raw.frame().await;
+        }
+        assert_eq!(last.payload[..2], u16::to_be_bytes(code));
+        let has_place = async || Client::try_connect(node.clients, "/helloworld", &[]).await.is_ok();
+        wait_until("a place for another", has_place).await;
+        wait_until("the other to be gone", async || has_gone(&node).await).await;
+        // Not because it went.
+        drop(raw);
+    }
+}
+
+/// Nobody is connected, and the one place of the node is free.
+async fn has_gone(node: &TestNode) -> bool {
+    node.metric("fanfare_connections").await == 0.0 && request(node.clients, "GET", "/", &[], "").await.status == 200
 }
 
 #[tokio::test]

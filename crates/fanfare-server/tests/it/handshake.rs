@@ -79,7 +79,7 @@ async fn handshakes_are_read_as_http_is_written() {
         assert_eq!((answer.status, answer.header("sec-websocket-accept")), (101, Some(ACCEPT)), "{handshake}");
         assert_eq!(answer.header("sec-websocket-extensions"), None);
     }
-    assert_eq!(node.metric("fanfare_handshakes_total{result=\"accepted\"}").await, 9.0);
+    node.wait_for_metric("fanfare_handshakes_total{result=\"accepted\"}", 9.0).await;
 }
 
 #[tokio::test]

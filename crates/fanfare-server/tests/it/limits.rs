@@ -93,7 +93,10 @@ async fn there_are_no_more_rooms_than_allowed() {
     client.subscribe("a").await;
     client.subscribe("b").await;
     let refused = client.ask(json!({"name": "subscribe", "room": "c", "id": 7})).await;
-    assert_eq!((&refused["name"], &refused["code"], &refused["id"]), (&json!("error"), &json!("limit_reached"), &json!(7)));
+    assert_eq!(
+        (&refused["name"], &refused["code"], &refused["id"]),
+        (&json!("error"), &json!("limit_reached"), &json!(7))
+    );
     let refused = client.ask(json!({"name": "publish", "room": "c", "message": 1, "id": "x"})).await;
     assert_eq!((&refused["code"], &refused["id"]), (&json!("limit_reached"), &json!("x")));
     let body = r#"{"room":"c","message":1}"#;
@@ -225,7 +228,10 @@ async fn queued_bytes_of_all_connections_stay_within_the_budget() {
         assert!(published < 5_000, "nobody was evicted");
         let receipt = request(node.admin, "POST", "/api/publish?room=a", &headers, &body).await.json();
         assert_eq!(healthy.text().await.len(), body.len());
-        assert_eq!(receipt["delivered"].as_u64().expect("a count") + receipt["evicted"].as_u64().expect("a count"), 5 - evicted);
+        assert_eq!(
+            receipt["delivered"].as_u64().expect("a count") + receipt["evicted"].as_u64().expect("a count"),
+            5 - evicted
+        );
         evicted += receipt["evicted"].as_u64().expect("a count");
         let used = node.hub.budget().used();
         assert!(used <= BUDGET, "{used}");

@@ -136,10 +136,32 @@ fn parse(text: &str, format: Format) -> Page {
         }
         page.labels.entry(name.to_owned()).or_default().push(labels);
     }
-    for family in page.families.keys() {
+    for (family, kind) in &page.families {
         assert!(help.contains(family), "{family} has no HELP");
+        if kind == "histogram" {
+            check_histogram(&page, family);
+        }
     }
     page
+}
+
+/// Buckets count upwards to the one without a bound, which holds all.
+fn check_histogram(page: &Page, family: &str) {
+    let bucket = format!("{family}_bucket{{");
+    let mut buckets: Vec<(f64, f64)> = page
+        .samples
+        .iter()
+        .filter(|(key, _)| key.starts_with(&bucket))
+        .map(|(key, count)| {
+            let bound = key.split("le=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("an upper bound");
+            (bound.parse().expect("a bound is a number"), *count)
+        })
+        .collect();
+    buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
+    assert!(buckets.is_sorted_by(|one, other| one.0 < other.0 && one.1 <= other.1), "{family}: {buckets:?}");
+    let &(bound, all) = buckets.last().unwrap_or_else(|| panic!("{family} has no buckets"));
+    assert!(bound.is_infinite() && all == page.samples[&format!("{family}_count")], "{family}: {buckets:?}");
+    assert!(page.samples[&format!("{family}_sum")] >= 0.0, "{family}");
 }
 
 async fn page(admin: SocketAddr, format: Format) -> Page {
@@ -170,6 +192,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("fanfare_closes", "counter"),
     ("fanfare_handshakes", "counter"),
     ("fanfare_outbox_bytes", "gauge"),
+    ("fanfare_publish_to_write_seconds", "histogram"),
     ("fanfare_build_info", "gauge"),
 ];
 
@@ -186,7 +209,11 @@ async fn the_page_holds_both_grammars_and_has_every_metric_of_the_contract() {
                 _ => name.to_owned(),
             };
             assert_eq!(page.families.get(&family).map(String::as_str), Some(kind), "{family}");
-            let sample = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+            let sample = match kind {
+                "counter" => format!("{name}_total"),
+                "histogram" => format!("{name}_count"),
+                _ => name.to_owned(),
+            };
             assert!(page.labels.contains_key(&sample), "{sample} has a sample from the start");
         }
         let values = |name: &str, label: &str| -> Vec<&str> {
@@ -205,10 +232,12 @@ async fn the_page_holds_both_grammars_and_has_every_metric_of_the_contract() {
     parse(plain.text(), Format::Classic);
 }
 
-/// What changed on the page, without what did not.
+/// What was counted since, without what did not move.
 fn moved(before: &Page, after: &Page) -> BTreeMap<String, i64> {
     assert_eq!(before.samples.keys().collect::<Vec<_>>(), after.samples.keys().collect::<Vec<_>>());
-    let moved = after.samples.iter().map(|(key, value)| (key.clone(), (value - before.samples[key]) as i64));
+    // How long things took is nobody's to foresee.
+    let counted = after.samples.iter().filter(|(key, _)| !key.contains("_seconds"));
+    let moved = counted.map(|(key, value)| (key.clone(), (value - before.samples[key]) as i64));
     moved.filter(|(_, by)| *by != 0).collect()
 }
 

@@ -91,10 +91,8 @@ async fn who_stops_reading_is_closed_and_everybody_else_gets_everything() {
         "shards = 2\n[limits]\nmessage_bytes_max = 8192\noutbox_bytes_max = {OUTBOX}\n\
          outbox_total_bytes_max = {BUDGET}\n[heartbeat]\nclose_ms = 20000\nwrite_ms = 60000"
     ));
-    let mut stalled = [
-        Raw::stalled(node.clients, "/room/a").await,
-        Raw::stalled(node.clients, "/room/a?format=text").await,
-    ];
+    let mut stalled =
+        [Raw::stalled(node.clients, "/room/a").await, Raw::stalled(node.clients, "/room/a?format=text").await];
     wait_until("the stalled to be in the room", async || node.occupancy("a") == 2).await;
     let mut healthy = Vec::new();
     for n in 0..HEALTHY {
@@ -103,8 +101,8 @@ async fn who_stops_reading_is_closed_and_everybody_else_gets_everything() {
             for expected in 0.. {
                 let event = client.json().await;
                 let message = event.get("message").unwrap_or(&event);
-                if message == "end" {
-                    return expected;
+                if message.is_null() {
+                    return (expected, client);
                 }
                 assert_eq!(number(message), expected, "in order, without a hole");
             }
@@ -133,10 +131,13 @@ async fn who_stops_reading_is_closed_and_everybody_else_gets_everything() {
         published += 1;
         after += u64::from(evicted_at.len() == 2);
     }
-    let end = publisher.ask(json!({"name": "publish", "room": "a", "message": "end", "id": "end"})).await;
+    let end = publisher.ask(json!({"name": "publish", "room": "a", "message": null, "id": "end"})).await;
     assert_eq!(end["delivered"], HEALTHY);
+    let mut readers = Vec::new();
     for reader in healthy {
-        assert_eq!(within("a reader", reader).await.expect("no panic"), published, "everybody else gets everything");
+        let (seen, client) = within("a reader", reader).await.expect("no panic");
+        assert_eq!(seen, published, "everybody else gets everything");
+        readers.push(client);
     }
     assert_eq!(node.metric("fanfare_evicted_total").await, 2.0);
     assert_eq!(node.metric("fanfare_closes_total{reason=\"slow_consumer\"}").await, 2.0);
@@ -274,15 +275,14 @@ async fn a_publisher_that_does_not_read_its_acks_is_slowed() {
     let command =
         |n: u64| frame(0x81, json!({"name": "publish", "room": "a", "message": n, "id": id(n)}).to_string().as_bytes());
     // Many at a time, so that the test does not take long to fill what is between them.
-    let (batches, rest) = write_until_blocked(&mut publisher, |batch| (batch * 100..(batch + 1) * 100).flat_map(command).collect()).await;
+    let (batches, rest) =
+        write_until_blocked(&mut publisher, |batch| (batch * 100..(batch + 1) * 100).flat_map(command).collect()).await;
     assert_eq!(node.metric("fanfare_closes_total{reason=\"slow_consumer\"}").await, 0.0);
     assert_eq!(node.metric("fanfare_evicted_total").await, 0.0);
     let queued = node.hub.budget().used();
-    assert!(queued > 0 && queued < 400_000, "{queued} bytes of acks are queued");
+    assert!(queued > 0 && queued < 500_000, "{queued} bytes of acks are queued");
 
     // From here on it reads, and all that it said is done.
-    let Raw { stream, .. } = &mut publisher;
-    let _ = stream;
     let published = batches * 100;
     let (mut acks, mut rest) = (0, rest);
     let welcome = publisher.frame().await;
@@ -297,7 +297,8 @@ async fn a_publisher_that_does_not_read_its_acks_is_slowed() {
         assert_eq!((&ack["name"], &ack["id"]), (&json!("ack"), &json!(id(acks))), "{ack}");
         acks += 1;
     }
-    assert!(peak.end() < 400_000);
+    let peak = peak.end();
+    assert!(peak < 500_000, "{peak} bytes were queued at most");
     let end = r#"{"room":"a","message":"\"end\""}"#;
     request(node.admin, "POST", "/api/publish", &[], end).await;
     assert_eq!(within("the reader", reading).await.expect("no panic"), published, "what was said was heard");
@@ -330,7 +331,7 @@ async fn echoes_that_nobody_reads_are_bounded() {
     node.wait_for_metric("fanfare_closes_total{reason=\"write_timeout\"}", 1.0).await;
     node.wait_for_metric("fanfare_connections", 0.0).await;
     let peak = peak.end();
-    assert!(peak < 400_000, "{peak} bytes were queued at most");
+    assert!(peak < 500_000, "{peak} bytes were queued at most");
 }
 
 /// What an operator sees of it: one line, which says what the client is told.
@@ -348,7 +349,8 @@ fn an_eviction_is_one_line_of_the_log() {
     let reason = runtime.block_on(evict_one(clients, admin));
     process.err.wait_for(&["connection evicted", &reason]);
     let lines = process.err.so_far();
-    let about: Vec<_> = lines.iter().filter(|line| line.contains("evicted") || line.contains("slow_consumer")).collect();
+    let about: Vec<_> =
+        lines.iter().filter(|line| line.contains("evicted") || line.contains("slow_consumer")).collect();
     assert_eq!(about.len(), 1, "{lines:#?}");
     for word in ["slow_consumer", "4508", "connection="] {
         assert!(about[0].contains(word), "{word}: {}", about[0]);

@@ -1,10 +1,8 @@
-//! What the integration tests share: a node in this process, the program as a process, an independent WebSocket client,
+//! What the integration tests share: a node in this process, an independent WebSocket client,
 //! and a socket to which bytes are written by hand. Every wait ends after [`PATIENCE`].
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,17 +90,13 @@ impl TestNode {
 
     /// Begins the drain.
     pub(crate) fn leave(&mut self) {
-        if let Some(leave) = self.leave.take() {
-            // A node that has ended is not told; `ended` says whether it should have.
-            let _ = leave.send(());
-        }
+        // A node that has ended is not told; joining it says whether it should have.
+        let _ = self.leave.take().map(|leave| leave.send(()));
     }
 
-    /// Ends the drain's wait.
+    /// Ends the drain's waiting.
     pub(crate) fn hurry(&mut self) {
-        if let Some(hurry) = self.hurry.take() {
-            let _ = hurry.send(());
-        }
+        let _ = self.hurry.take().map(|hurry| hurry.send(()));
     }
 
     /// Waits for the end of a drain that has begun.
@@ -178,7 +172,7 @@ impl Drop for TestNode {
 
 async fn told(word: oneshot::Receiver<()>) {
     if word.await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -207,51 +201,6 @@ pub(crate) async fn metric(admin: SocketAddr, sample: &str) -> f64 {
     assert_eq!(answer.status, 200, "{answer:?}");
     let value = answer.text().lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok());
     value.unwrap_or_else(|| panic!("there is no sample {sample} in\n{}", answer.text()))
-}
-
-/// `fanfare` as a process. Dropping it kills it.
-pub(crate) struct Program {
-    pub(crate) child: Child,
-    pub(crate) clients: SocketAddr,
-    pub(crate) admin: SocketAddr,
-}
-
-impl Program {
-    /// `fanfare dev` on free ports, with more arguments and variables. Waits until it has said where it listens.
-    pub(crate) fn dev(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
-            .args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(arguments)
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-        let mut address = |word: &str| {
-            let line = lines.find(|line| line.trim_start().starts_with(word)).expect("the greeting");
-            let (_, rest) = line.split_once("http://").expect("an address");
-            rest.trim_end_matches('/').parse().expect("an address")
-        };
-        let (clients, admin) = (address("page"), address("api"));
-        // What it still says must not fill the pipe.
-        thread::spawn(move || lines.for_each(drop));
-        Self { child, clients, admin }
-    }
-
-    /// Descriptors it has open.
-    pub(crate) fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a living process").count()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // One that has ended already is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// A WebSocket client that shares no code with this project.

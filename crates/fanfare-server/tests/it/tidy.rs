@@ -68,6 +68,10 @@ fn dashmap_is_named_where_it_belongs_and_its_guards_nowhere() {
 #[test]
 fn every_crate_follows_the_lint_table() {
     for folder in crate_folders(&root()) {
+        // The one crate that may have `unsafe` repeats the table without that line.
+        if folder.ends_with("fanfare-uring") {
+            continue;
+        }
         let manifest = folder.join("Cargo.toml");
         let text = fs::read_to_string(&manifest).unwrap_or_else(|error| panic!("{}: {error}", manifest.display()));
         assert!(text.contains("[lints]\nworkspace = true"), "{}: no [lints] workspace = true", manifest.display());

@@ -1,0 +1,282 @@
+//! The hot path: a publication into its room's batch, the batch to every member. Per publication anything may happen; per member only: skip,
+//! pick the frame, push.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::Shard;
+use super::slow::Queueing;
+use crate::batch::{Batch, Encode};
+use crate::lane::{End, LaneState, Subscription};
+use crate::receipt::{Delivery, Receipt};
+use crate::room::{Cursor, LocalRoom, wants_after};
+use crate::sync::atomic::Ordering;
+use crate::{LaneId, Outcome, RoomId, Sink};
+
+/// A batch begins anew at this size, so that one flush never needs more than a part of an outbox.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Batches kept for reuse, and the largest buffer worth keeping.
+const SPARE_BATCHES_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 1024 * 1024;
+
+/// How much of a flush one turn may do. Between slices other rooms are served, between turns reads and tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlushQuota {
+    /// Members of one room offered its batch before the next room's turn.
+    pub members_per_slice: usize,
+    /// Members offered something before the flush returns.
+    pub members_per_turn: usize,
+}
+
+impl Default for FlushQuota {
+    fn default() -> Self {
+        Self { members_per_slice: 64, members_per_turn: 256 }
+    }
+}
+
+impl<P: Encode> Shard<P> {
+    /// Takes an event into its room's batch. Events of a room come in the order of their numbers. One that nobody here waits
+    /// for is reported and released at once.
+    pub fn accept(&mut self, room: RoomId, seq: u64, event: &P, except: Option<LaneId>, receipt: Option<Arc<Receipt>>) {
+        let slot = self.by_id.get(&room).copied();
+        let local = slot.map(|slot| &mut self.rooms[slot as usize]).filter(|local| seq > local.applied);
+        let (Some(slot), Some(local)) = (slot, local) else {
+            if let Some(receipt) = receipt {
+                receipt.report(Delivery::default());
+            }
+            self.released.items += 1;
+            self.released.bytes += event.payload_bytes();
+            return;
+        };
+        local.applied = seq;
+        let bytes_max = BATCH_BYTES_MAX.min(self.limits.outbox_bytes_max / 4).max(1);
+        let messages_max = (self.limits.outbox_messages_max / 4).max(1);
+        if local.open_batch(bytes_max, messages_max).is_none() {
+            let batch = match self.spare.pop() {
+                Some(spare) => spare.recycle(room),
+                None => Box::new(Batch::new(room)),
+            };
+            local.batches.push_back(batch);
+        }
+        let counts = local.counts;
+        if let Some(batch) = local.batches.back_mut() {
+            batch.append(seq, event, &counts, except, receipt);
+        }
+        self.mark(slot, bytes_max, messages_max);
+    }
+
+    /// Queues a room for the next flush, or, where it has a latency budget that its batch has not used up, for the one when it has.
+    fn mark(&mut self, slot: u32, bytes_max: usize, messages_max: usize) {
+        let local = &mut self.rooms[slot as usize];
+        if local.is_dirty {
+            return;
+        }
+        let may_wait = !local.coalesce.is_zero() && local.batches.len() == 1;
+        if may_wait && local.batches.back().is_some_and(|batch| !batch.is_full(bytes_max, messages_max)) {
+            if !std::mem::replace(&mut local.is_waiting, true) {
+                self.waiting.push(Reverse((self.now + local.coalesce, slot)));
+            }
+            return;
+        }
+        local.is_dirty = true;
+        self.dirty.push_back(slot);
+    }
+
+    /// Rooms whose latency budget is used up are flushed now.
+    fn end_waits(&mut self) {
+        while let Some(&Reverse((due, slot))) = self.waiting.peek()
+            && due <= self.now
+        {
+            self.waiting.pop();
+            // The place may belong to another room by now; flushing that one early does no harm.
+            let Some(local) = self.rooms.get_mut(slot as usize) else { continue };
+            local.is_waiting = false;
+            if !local.is_dirty && !local.batches.is_empty() {
+                local.is_dirty = true;
+                self.dirty.push_back(slot);
+            }
+        }
+    }
+
+    /// When the next room's latency budget is used up.
+    #[must_use]
+    pub fn next_wait(&self) -> Option<Duration> {
+        self.waiting.peek().map(|&Reverse((due, _))| due)
+    }
+
+    /// True when no room has anything to flush.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Offers batches to members, rooms in turn, a slice of members at a time. `true` when there is more to do.
+    pub fn flush(&mut self, sink: &mut impl Sink, quota: FlushQuota) -> bool {
+        self.end_waits();
+        let mut left = quota.members_per_turn;
+        while left > 0
+            && let Some(slot) = self.dirty.pop_front()
+        {
+            left = left.saturating_sub(self.flush_slice(slot, sink, quota.members_per_slice).max(1));
+            let local = &mut self.rooms[slot as usize];
+            local.is_dirty = !local.batches.is_empty();
+            if local.is_dirty {
+                self.dirty.push_back(slot);
+            }
+        }
+        !self.dirty.is_empty()
+    }
+
+    /// Offers everything a room has waiting to all its members here, without quota.
+    pub fn flush_room(&mut self, room: RoomId, sink: &mut impl Sink) {
+        while let Some(&slot) = self.by_id.get(&room) {
+            if self.rooms[slot as usize].batches.is_empty() {
+                return;
+            }
+            self.flush_slice(slot, sink, usize::MAX);
+        }
+    }
+
+    /// One slice of one room: skip, pick the frame, push. Returns how many members were looked at.
+    fn flush_slice(&mut self, slot: u32, sink: &mut impl Sink, members_max: usize) -> usize {
+        let local = &mut self.rooms[slot as usize];
+        if local.batches.is_empty() {
+            return 0;
+        }
+        if local.cursor.is_none() {
+            start_flush::<P>(local, slot, &self.lanes);
+        }
+        let (Some(mut cursor), Some(batch)) = (local.cursor, local.batches.front_mut()) else { return 0 };
+        let stop = cursor.end.min(cursor.next.saturating_add(members_max));
+        let looked_at = stop - cursor.next;
+        let mut queue =
+            Queueing { limits: &self.limits, budget: &self.budget, events: &mut self.events, stats: &self.stats };
+        for member in &local.members[cursor.next..stop] {
+            let state = &mut self.lanes[member.lane as usize];
+            let lane = LaneId { index: member.lane, generation: state.generation };
+            if member.special {
+                let from_seq = wants_after(&local.late, lane);
+                queue.offer_part(lane, state, batch, from_seq, sink);
+            } else if state.outbox.is_some() || state.end != End::Open {
+                if state.end.counts() {
+                    let is_queued = queue.push(lane, state, batch.whole_piece(member.variant));
+                    batch.count_whole(is_queued);
+                }
+            } else {
+                self.fast[member.variant as usize].push(member.lane);
+            }
+        }
+        for variant in 0..P::VARIANTS {
+            let fast = &mut self.fast[variant as usize];
+            if fast.is_empty() {
+                continue;
+            }
+            let whole = batch.whole(variant);
+            if whole.is_empty() {
+                batch.count_delivered(fast.len() as u32);
+                fast.clear();
+                continue;
+            }
+            let len = whole.len();
+            sink.send_each(fast, whole, &mut self.outcomes);
+            let mut taken_whole = 0;
+            for (&index, outcome) in fast.iter().zip(self.outcomes.drain(..)) {
+                if outcome == Outcome::Taken(len) {
+                    taken_whole += 1;
+                } else {
+                    queue.after_offer(index, &mut self.lanes[index as usize], outcome, batch, variant);
+                }
+            }
+            batch.count_delivered(taken_whole);
+            fast.clear();
+        }
+        cursor.next = stop;
+        local.cursor = Some(cursor);
+        if cursor.next == cursor.end {
+            self.end_flush(slot);
+        }
+        looked_at
+    }
+
+    fn end_flush(&mut self, slot: u32) {
+        let local = &mut self.rooms[slot as usize];
+        local.cursor = None;
+        let Some(batch) = local.batches.pop_front() else { return };
+        for lane in specials(local, &batch) {
+            if let Some(position) = self.lanes.get(lane.index as usize).and_then(|s| s.position_in(slot)) {
+                local.members[position as usize].special = false;
+            }
+        }
+        // Everything still to come has a higher number: who wanted no more than this is like the others now.
+        let offered = batch.last_seq();
+        local.late.retain(|&(_, from_seq)| from_seq > offered);
+        self.finish(batch);
+    }
+
+    pub(super) fn finish(&mut self, mut batch: Box<Batch>) {
+        let finished = batch.finish(&mut self.written);
+        self.released.items += finished.items;
+        self.released.bytes += finished.bytes;
+        self.stats.delivered.fetch_add(finished.delivered, Ordering::Relaxed);
+        if self.spare.len() < SPARE_BATCHES_MAX && batch.capacity() <= SPARE_BYTES_MAX {
+            let room = batch.room();
+            self.spare.push(batch.recycle(room));
+        }
+    }
+
+    /// Counts how long publications took from being made to having been offered to every member here. `now` is read by the caller
+    /// after the flush; the clock is asked only when something was finished.
+    pub fn measure(&mut self, now: impl FnOnce() -> Duration) {
+        if self.written.is_empty() {
+            return;
+        }
+        let now = now();
+        for published_at in self.written.drain(..) {
+            self.stats.publish_to_write.record(now.saturating_sub(published_at));
+        }
+    }
+
+    /// Offers one member what its room has waiting for it, ahead of the others.
+    pub(super) fn offer_waiting(&mut self, lane: LaneId, subscription: Subscription, sink: &mut impl Sink) {
+        let local = &mut self.rooms[subscription.room as usize];
+        let from_seq = wants_after(&local.late, lane);
+        let state = &mut self.lanes[lane.index as usize];
+        let mut queue =
+            Queueing { limits: &self.limits, budget: &self.budget, events: &mut self.events, stats: &self.stats };
+        let position = subscription.position as usize;
+        for (index, batch) in local.batches.iter_mut().enumerate() {
+            let waits = match local.cursor {
+                Some(cursor) if index == 0 => (cursor.next..cursor.end).contains(&position),
+                _ => true,
+            };
+            if waits {
+                queue.offer_part(lane, state, batch, from_seq, sink);
+            }
+        }
+    }
+}
+
+/// Members that get other bytes than the rest of their room in this batch: those it leaves out, and those that came late.
+fn specials(local: &LocalRoom, batch: &Batch) -> SmallVec<[LaneId; 8]> {
+    batch.entries().iter().filter_map(|e| e.except).chain(local.late.iter().map(|&(lane, _)| lane)).collect()
+}
+
+/// Seals the front batch and marks the members that need special care in it.
+fn start_flush<P: Encode>(local: &mut LocalRoom, slot: u32, lanes: &Slab<LaneState>) {
+    local.cursor = Some(Cursor { next: 0, end: local.members.len() });
+    if let Some(batch) = local.batches.front_mut() {
+        batch.seal::<P>(&local.counts);
+    }
+    let Some(batch) = local.batches.front() else { return };
+    for lane in specials(local, batch) {
+        let state = lanes.get(lane.index as usize).filter(|s| s.generation == lane.generation);
+        if let Some(position) = state.and_then(|s| s.position_in(slot)) {
+            local.members[position as usize].special = true;
+        }
+    }
+}
