@@ -18,9 +18,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tracing::{debug, warn};
 
-use crate::gate::{Permit, Refused};
+use crate::gate::{Gate, Permit, Refused};
 use crate::hub::Hub;
-use crate::listener::{Acceptor, Bound, ShardListener, Stream};
+use crate::listener::{Acceptor, Bound, Stream};
 use crate::problem::{Answer, Problem, method_not_allowed, not_found, with_type};
 use crate::{api, upgrade};
 
@@ -31,12 +31,11 @@ const ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nCon
 /// A refused socket is kept so long for its refusal to be read.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
+/// Sockets of the admin listener open at the same time: operators, scrapers and backends that publish. Beyond: 503.
+const ADMIN_CONNECTIONS_MAX: usize = 4_096;
+
 /// Accepts clients on a shard's runtime until accepting stops.
-pub(crate) async fn serve_clients(hub: Arc<Hub>, shard: usize, listener: ShardListener) {
-    let acceptor = match listener.into_tokio() {
-        Ok(acceptor) => acceptor,
-        Err(error) => return warn!(shard, %error, "a listener could not be served"),
-    };
+pub(crate) async fn serve_clients(hub: Arc<Hub>, shard: usize, acceptor: Acceptor) {
     let stopping = hub.clone();
     let accept = async {
         loop {
@@ -63,10 +62,19 @@ pub(crate) async fn serve_clients(hub: Arc<Hub>, shard: usize, listener: ShardLi
 /// When the listener cannot be registered with the runtime.
 pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
     let acceptor = bound.into_tokio()?;
+    let gate = Gate::new(ADMIN_CONNECTIONS_MAX, 0);
     loop {
         let (stream, _) = accept(&hub, &acceptor).await;
+        let permit = match gate.enter(None) {
+            Ok(permit) => permit,
+            Err(refused) => {
+                tokio::task::spawn_local(refuse(stream, refused));
+                continue;
+            }
+        };
         let hub = hub.clone();
         tokio::task::spawn_local(async move {
+            let _permit = permit;
             let builder = builder(&hub);
             let service = service_fn(|request| {
                 let hub = hub.clone();

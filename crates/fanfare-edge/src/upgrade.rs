@@ -174,6 +174,9 @@ fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> 
     if only(headers, HOST).is_none() {
         return malformed("exactly one Host header is needed");
     }
+    if !offers_tokens(headers) {
+        return malformed("Sec-WebSocket-Protocol must be a list of tokens");
+    }
     Ok(accept_value(key.as_bytes()))
 }
 
@@ -216,6 +219,17 @@ fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .flat_map(|line| line.split(','))
         .map(str::trim)
         .filter(|entry| !entry.is_empty())
+}
+
+/// True unless a subprotocol is offered that is no token (RFC 6455 section 4.1, RFC 9110 section 5.6.2): the selected one is sent
+/// back as it came.
+fn offers_tokens(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .flat_map(<[u8]>::trim_ascii)
+        .all(|&byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Browsers fail a connection that offered subprotocols and got none: the first that is not a token is selected, or the token's own

@@ -14,6 +14,9 @@ use crate::item::{Item, Said};
 use crate::room::{Life, Room, RoomInfo, RoomOptions, State};
 use crate::sync::{Mutex, MutexGuard};
 
+/// Rooms that wait for a sweep at most; the next one brings the sweep forward.
+const VACATED_MAX: usize = 65_536;
+
 /// Bounds of the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegistryLimits {
@@ -212,7 +215,7 @@ impl<O> Registry<O> {
         self.wake(&woken);
         self.stats.subscriptions.fetch_sub(1, Ordering::Relaxed);
         if is_vacated {
-            self.vacated.lock().push(room.clone());
+            self.list_vacated(room);
         }
     }
 
@@ -267,7 +270,7 @@ impl<O> Registry<O> {
         self.wake(&targets);
         self.stats.published.fetch_add(1, Ordering::Relaxed);
         if is_vacated {
-            self.vacated.lock().push(room.clone());
+            self.list_vacated(room);
         }
         if let Some(receipt) = receipt {
             receipt.report(Delivery::default());
@@ -291,6 +294,17 @@ impl<O> Registry<O> {
         self.forget(&room);
         self.wake(&woken);
         true
+    }
+
+    /// Has the next sweep look at a room. A list that has grown long is swept at once, so that it is bounded between sweeps too.
+    fn list_vacated(&self, room: &Arc<Room>) {
+        let mut vacated = self.vacated.lock();
+        vacated.push(room.clone());
+        let is_long = vacated.len() >= VACATED_MAX;
+        drop(vacated);
+        if is_long {
+            self.reap();
+        }
     }
 
     /// Removes the rooms that are vacant. Returns how many.

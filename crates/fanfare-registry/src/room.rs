@@ -122,15 +122,16 @@ impl Room {
         }
     }
 
-    /// Subscribers, and up to `members_max` users in the order of their names, where presence is on.
+    /// Subscribers, and up to `members_max` of its users in the order of their names, where presence is on. Of more users than that some
+    /// are left out: the lock is held for as many as are told.
     #[must_use]
     pub fn presence(&self, members_max: usize) -> (u64, Vec<UserName>) {
+        let told = if self.options.presence { members_max } else { 0 };
         let state = self.state.lock();
-        let mut members: Vec<_> = state.members.keys().cloned().collect();
+        let mut members: Vec<_> = state.members.keys().take(told).cloned().collect();
         let occupancy = state.occupancy;
         drop(state);
         members.sort_unstable();
-        members.truncate(members_max);
         (occupancy, members)
     }
 

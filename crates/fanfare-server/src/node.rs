@@ -21,8 +21,7 @@ pub struct Node {
     clients: Address,
     admin: Address,
     shards: Vec<ShardHandle>,
-    admin_thread: thread::JoinHandle<()>,
-    stop_admin: oneshot::Sender<()>,
+    admin_thread: AdminThread,
     drain: DrainSettings,
 }
 
@@ -46,11 +45,10 @@ impl Node {
         let (hub, shards) = fanfare_edge::start_shards(settings, clients, rand::random(), page)?;
         // It is set once, here.
         let _ = cell.set(Arc::downgrade(&hub));
-        let (stop_admin, stopped) = oneshot::channel();
-        let admin_thread = start_admin(hub.clone(), admin, config.reap, stopped)?;
+        let admin_thread = start_admin(hub.clone(), admin, config.reap)?;
         info!(shards = shards.len(), send_path = hub.settings().send_path.as_str(), "clients on {clients_address}");
         info!("health, metrics and API on {admin_address}");
-        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, stop_admin, drain })
+        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, drain })
     }
 
     /// Where clients connect, with the port the system chose.
@@ -77,12 +75,18 @@ impl Node {
     /// # Errors
     /// When a shard failed.
     pub async fn run(self, leave: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { hub, shards, admin_thread, stop_admin, drain, .. } = self;
+        let Self { hub, shards, admin_thread, drain, .. } = self;
+        let AdminThread { thread, stop, mut failed } = admin_thread;
         let mut all_ended = std::pin::pin!(shards_ended(shards));
         tokio::select! {
             ended = &mut all_ended => {
                 ended.map_err(anyhow::Error::msg)?;
                 anyhow::bail!("the shards ended without being told to");
+            }
+            failed = &mut failed => {
+                // Without health and metrics nobody could tell that this node is well.
+                let error = failed.unwrap_or_else(|_| "it panicked".to_owned());
+                anyhow::bail!("the admin listener failed: {error}");
             }
             () = leave => {}
         }
@@ -108,8 +112,8 @@ impl Node {
             }
         }
         // The admin runtime may have ended by itself; then there is nobody to tell.
-        let _ = stop_admin.send(());
-        admin_thread.join().map_err(|_| anyhow::anyhow!("the admin runtime panicked"))?;
+        let _ = stop.send(());
+        thread.join().map_err(|_| anyhow::anyhow!("the admin runtime panicked"))?;
         info!(cut = connections().max(0), "left service");
         Ok(())
     }
@@ -133,12 +137,17 @@ async fn shards_ended(shards: Vec<ShardHandle>) -> Result<(), String> {
     Ok(())
 }
 
-fn start_admin(
-    hub: Arc<Hub>,
-    bound: Bound,
-    reap: Duration,
-    stopped: oneshot::Receiver<()>,
-) -> anyhow::Result<thread::JoinHandle<()>> {
+/// The admin runtime's thread.
+struct AdminThread {
+    thread: thread::JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    /// Says why it failed; gone without a word if it panicked.
+    failed: oneshot::Receiver<String>,
+}
+
+fn start_admin(hub: Arc<Hub>, bound: Bound, reap: Duration) -> anyhow::Result<AdminThread> {
+    let (stop, stopped) = oneshot::channel();
+    let (tell, failed) = oneshot::channel();
     let runtime = move || -> std::io::Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(async {
@@ -151,10 +160,11 @@ fn start_admin(
     };
     let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
         if let Err(error) = runtime() {
-            tracing::error!(%error, "the admin listener failed");
+            // Nobody waits for it when the node is already going down.
+            let _ = tell.send(error.to_string());
         }
     })?;
-    Ok(thread)
+    Ok(AdminThread { thread, stop, failed })
 }
 
 /// The send path that was asked for, if it works here.

@@ -117,8 +117,11 @@ impl ShardLoop {
             interest,
         );
         if let Err(error) = registered {
+            // Its handshake was counted, so its end is: it goes without a close frame, because it could not be heard.
             warn!(%error, "a connection could not be polled");
-            let _ = self.fanout.close(lane);
+            self.hub.counters().closed(CloseReason::Internal);
+            let left = self.fanout.close(lane);
+            debug_assert!(left.is_empty(), "it was in no room yet");
             return;
         }
         self.sockets.insert(lane.index, socket);

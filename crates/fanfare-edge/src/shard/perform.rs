@@ -20,6 +20,14 @@ const PRESENCE_MEMBERS_MAX: usize = 1_000;
 
 impl ShardLoop {
     pub(super) fn perform(&mut self, lane: LaneId, action: Action<'_>) {
+        // Coming, going and closing say things to rooms that no bound may refuse: whoever causes them is slowed instead.
+        let moves = matches!(
+            action,
+            Action::Subscribe { .. } | Action::Unsubscribe { .. } | Action::Leave { .. } | Action::CloseRoom { .. }
+        );
+        if moves && self.hub.registry().shards().iter().any(|shard| shard.is_pressed()) {
+            self.pause_publisher(lane);
+        }
         match action {
             Action::Publish { room, payload, except_self, id } => self.publish(lane, &room, payload, except_self, id),
             Action::Reply(payload) => {

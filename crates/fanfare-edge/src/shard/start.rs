@@ -94,7 +94,8 @@ fn start_shard(hub: Arc<Hub>, index: usize, poll: Poll, listener: ShardListener,
 fn run_shard(hub: Arc<Hub>, index: usize, poll: Poll, listener: ShardListener, seed: u64) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async move {
-        tokio::task::spawn_local(http::serve_clients(hub.clone(), index, listener));
+        // A shard that cannot accept fails as a whole: it must not look alive and be deaf.
+        tokio::task::spawn_local(http::serve_clients(hub.clone(), index, listener.into_tokio()?));
         ShardLoop::new(hub, index, poll, seed)?.run().await
     })
 }

@@ -22,7 +22,7 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// Batches kept for reuse, and the largest buffer worth keeping.
 const SPARE_BATCHES_MAX: usize = 64;
-const SPARE_BYTES_MAX: usize = 1024 * 1024;
+const SPARE_BYTES_MAX: usize = 64 * 1024;
 
 /// How much of a flush one turn may do. Between slices other rooms are served, between turns reads and tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -166,7 +166,11 @@ impl Fields<'_> {
         self.key("message");
         match &published.payload {
             Payload::Json(json) => self.out.extend_from_slice(json),
-            Payload::Text(text) => string(&String::from_utf8_lossy(text), self.out),
+            // Valid as a rule, and then checked at several bytes a step; the lossy way looks at every byte.
+            Payload::Text(text) => match str::from_utf8(text) {
+                Ok(text) => string(text, self.out),
+                Err(_) => string(&String::from_utf8_lossy(text), self.out),
+            },
             Payload::Binary(bytes) => {
                 self.out.push(b'"');
                 let start = self.out.len();

@@ -228,21 +228,21 @@ impl Partial {
         let expected = if frame.is_final { self.message.len() + frame.bytes_left } else { limits.message_bytes_max };
         grow(&mut self.message, payload.len(), expected);
         self.message.extend_from_slice(payload);
-        if kind == Kind::Text {
-            self.check_utf8(is_message_whole)?;
-        }
         if is_message_whole {
+            // The whole of a text is checked when it is handed out.
             self.handed_out = HandedOut::Message;
+        } else if kind == Kind::Text {
+            self.check_utf8()?;
         }
         Ok(is_message_whole)
     }
 
     /// Checks what has come since the last check, so that a bad byte is refused when it comes and not when its message
     /// ends. Only a character that is cut off by the end of what has come may be incomplete.
-    fn check_utf8(&mut self, is_end: bool) -> Result<(), CloseReason> {
+    fn check_utf8(&mut self) -> Result<(), CloseReason> {
         match str::from_utf8(&self.message[self.utf8_bytes..]) {
             Ok(_) => self.utf8_bytes = self.message.len(),
-            Err(error) if is_end || error.error_len().is_some() => return Err(CloseReason::BadUtf8),
+            Err(error) if error.error_len().is_some() => return Err(CloseReason::BadUtf8),
             Err(error) => self.utf8_bytes += error.valid_up_to(),
         }
         Ok(())

@@ -4,7 +4,6 @@ use fanfare_edge::Address;
 
 use crate::cli;
 use crate::config::Config;
-use crate::node::Node;
 
 use super::serve::until_signalled;
 
@@ -13,9 +12,7 @@ use super::serve::until_signalled;
 /// # Errors
 /// When it cannot start, or a shard failed.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    let node = Node::start(config)?;
-    cli::print(&greeting(node.clients(), node.admin()))?;
-    until_signalled(node)
+    until_signalled(config, |node| Ok(cli::print(&greeting(node.clients(), node.admin()))?))
 }
 
 const DEFAULT_CLIENTS: &str = "127.0.0.1:8080";

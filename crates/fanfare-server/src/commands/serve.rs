@@ -1,6 +1,7 @@
 //! `fanfare serve`: the production server.
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::node::Node;
@@ -11,37 +12,37 @@ use crate::node::Node;
 /// When it cannot start, or a shard failed.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     raise_descriptor_limit(config.limits.connections_max);
-    let node = Node::start(config)?;
-    until_signalled(node)
+    until_signalled(config, |_| Ok(()))
 }
 
-/// Runs a node until signals end it.
-pub(super) fn until_signalled(node: Node) -> anyhow::Result<()> {
+/// Starts a node, tells `greet` of it, and runs it until signals end it.
+pub(super) fn until_signalled(config: &Config, greet: impl FnOnce(&Node) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        // Before the node: from its first connection on it must not be ended without a drain.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let (tell, mut told) = tokio::sync::mpsc::channel(2);
-        // One listener for both signals and both times: the first means leave, the second means now.
+        let node = Node::start(config)?;
+        greet(&node)?;
+        let (count, counted) = watch::channel(0_u8);
         tokio::spawn(async move {
-            for _ in 0..2 {
+            loop {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                // Nobody listens any more once the node has ended.
-                let _ = tell.send(()).await;
+                count.send_modify(|count| *count = count.saturating_add(1));
             }
         });
-        let told = std::cell::RefCell::new(&mut told);
-        node.run(next(&told), next(&told)).await
+        // The first signal means leave, the second means now.
+        node.run(signalled(counted.clone(), 1), signalled(counted, 2)).await
     })
 }
 
-#[expect(clippy::await_holding_refcell_ref, reason = "the two waits never overlap: one ends before the other begins")]
-async fn next(told: &std::cell::RefCell<&mut tokio::sync::mpsc::Receiver<()>>) {
-    let told = &mut **told.borrow_mut();
-    told.recv().await;
+/// Waits until so many signals have come.
+async fn signalled(mut counted: watch::Receiver<u8>, times: u8) {
+    // The counting task ends with the runtime that this runs on, not before.
+    let _ = counted.wait_for(|&count| count >= times).await;
 }
 
 /// Takes as many descriptors as the system allows: each connection needs one.

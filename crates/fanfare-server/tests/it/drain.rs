@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{Client, Raw, TestNode, close_frame, request, wait_until, within};
+use crate::support::{Client, Raw, TestNode, close_frame, handshake, request, wait_until, within};
 
 async fn status(address: SocketAddr, path: &str) -> u16 {
     request(address, "GET", path, &[], "").await.status
@@ -119,7 +120,7 @@ async fn closes_are_spread_evenly_over_the_window() {
         let clients = node.clients;
         opening.spawn(async move {
             let mut raw = Raw::open(clients).await;
-            raw.send(crate::support::handshake("/room/a?format=text", clients, "").as_bytes()).await;
+            raw.send(handshake("/room/a?format=text", clients, "").as_bytes()).await;
             assert_eq!(raw.head().await.status, 101);
             raw
         });
@@ -216,6 +217,40 @@ async fn who_does_not_answer_the_close_holds_nobody() {
     node.ended().await;
     assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
     drop(half_asked);
+}
+
+/// Whoever was let in is told, however late: a handshake that is answered with 101 ends with a close frame.
+#[tokio::test]
+async fn who_comes_in_while_the_node_leaves_is_told_too() {
+    let (mut let_in, mut refused) = (0, 0);
+    for round in 0..40 {
+        let mut node = TestNode::dev("");
+        let clients = node.clients;
+        let mut all = JoinSet::new();
+        for _ in 0..8 {
+            all.spawn(async move {
+                let Ok(stream) = TcpStream::connect(clients).await else { return false };
+                let mut raw = Raw::over(stream);
+                let asked = raw.stream.write_all(handshake("/room/a", clients, "").as_bytes()).await;
+                // Where the listener closed before it was its turn it may go elsewhere.
+                if asked.is_err() || !raw.is_answered().await {
+                    return false;
+                }
+                assert_eq!(raw.head().await.status, 101);
+                assert_eq!(wait_for_close(&mut raw).await.0, 1012);
+                true
+            });
+        }
+        // A little later each time, so that some rounds meet them in the middle.
+        tokio::time::sleep(Duration::from_micros(50 * round)).await;
+        node.leave();
+        for was_let_in in all.join_all().await {
+            *(if was_let_in { &mut let_in } else { &mut refused }) += 1;
+        }
+        node.ended().await;
+    }
+    eprintln!("IN {let_in} OUT {refused}");
+    assert!(let_in > 0, "{refused} were refused, nobody was let in");
 }
 
 /// During the window those who are still here are served.

@@ -107,6 +107,10 @@ async fn malformed_handshakes_are_400() {
         lines(&[GET, HOST, HOST, UPGRADE, CONNECTION, VERSION, KEY]),
         lines(&[GET, HOST, UPGRADE, CONNECTION, VERSION, KEY, "Content-Length: 5"]) + "hello",
         lines(&[GET, HOST, UPGRADE, CONNECTION, VERSION, KEY, "Transfer-Encoding: chunked"]) + "0\r\n\r\n",
+        // Subprotocols are tokens; what is none is not sent back.
+        lines(&[GET, HOST, UPGRADE, CONNECTION, VERSION, KEY, "Sec-WebSocket-Protocol: chat room"]),
+        lines(&[GET, HOST, UPGRADE, CONNECTION, VERSION, KEY, "Sec-WebSocket-Protocol: chat, <b>"]),
+        lines(&[GET, HOST, UPGRADE, CONNECTION, VERSION, KEY, "Sec-WebSocket-Protocol: chät"]),
     ];
     for handshake in &cases {
         let answer = ask(&node, handshake).await;

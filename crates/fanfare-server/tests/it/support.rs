@@ -421,6 +421,11 @@ impl Raw {
         assert!(rest.is_empty(), "expected the end, got {:?}", String::from_utf8_lossy(&rest));
     }
 
+    /// Waits for the first bytes of an answer; `false` where the socket ends instead.
+    pub(crate) async fn is_answered(&mut self) -> bool {
+        self.read_more().await
+    }
+
     /// Status line and headers of an answer.
     pub(crate) async fn head(&mut self) -> Answer {
         let end = loop {
