@@ -14,6 +14,7 @@ LOOM_PREEMPTIONS ?= 3
 ICOUNT_LIMIT ?= 3
 ARGS ?=
 
+comma := ,
 say = @printf '\n== %s\n'
 
 .PHONY: help
@@ -28,9 +29,9 @@ run: ## build and start `fanfare dev` (ARGS=… are passed on)
 	$(say) 'fanfare dev, release build'
 	@cargo run --release $(LOCKED) --bin fanfare -- dev $(ARGS)
 
-build: ## build the release binaries fanfare and fanfare-load
-	$(say) 'release build of fanfare and fanfare-load'
-	@cargo build --release $(LOCKED) --bin fanfare --bin fanfare-load
+build: ## build the release binaries fanfare, fanfare-load and fanfare-floor
+	$(say) 'release build of fanfare, fanfare-load and fanfare-floor'
+	@cargo build --release $(LOCKED) --bin fanfare --bin fanfare-load --bin fanfare-floor
 
 # ---- check: what can be said without running Fanfare ----
 
@@ -72,7 +73,7 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 
 # ---- test ----
 
-.PHONY: test unit doctest loom sim browser smoke conformance load bench icount icount-baseline
+.PHONY: test unit doctest loom sim browser smoke conformance load bench icount icount-baseline compare
 test: unit doctest loom browser ## every test: unit, integration, docs, loom models, browser; installs what it needs
 	@printf '\n== test: all passed\n'
 
@@ -121,6 +122,10 @@ icount: ## instructions of the hot stages against the baseline (ICOUNT_LIMIT=3 p
 icount-baseline: ## store the instruction counts of today as the baseline
 	$(say) 'instructions per operation, stored'
 	@tools/icount "$(TARGET)" store $(LOCKED) --
+
+compare: build ## measure Fanfare against Bun, ws, Socket.IO, NATS, Nchan and the kernel's floor (QUICK=1: short)
+	$(say) 'comparison$(if $(QUICK), (short: writes target/compare/quick$(comma) not docs/))'
+	@QUICK=$(QUICK) tools/compare/compare "$(TARGET)/release" "$(TARGET)/compare" $(ARGS)
 
 # ---- clean ----
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use fanfare_protocol::CloseReason;
 
 /// Labels of [`Counters::handshakes`].
-pub const HANDSHAKE_RESULTS: [&str; 6] = ["accepted", "malformed", "origin", "bad_room", "not_allowed", "failed"];
+pub const HANDSHAKE_RESULTS: [&str; 5] = ["accepted", "malformed", "origin", "bad_room", "failed"];
 
 /// How a WebSocket handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +14,7 @@ pub(crate) enum Handshake {
     Malformed = 1,
     Origin = 2,
     BadRoom = 3,
-    NotAllowed = 4,
-    Failed = 5,
+    Failed = 4,
 }
 
 /// Totals since start, but for gauges.
@@ -56,7 +55,6 @@ mod tests {
             (Handshake::Malformed, "malformed"),
             (Handshake::Origin, "origin"),
             (Handshake::BadRoom, "bad_room"),
-            (Handshake::NotAllowed, "not_allowed"),
             (Handshake::Failed, "failed"),
         ] {
             assert_eq!(HANDSHAKE_RESULTS[result as usize], label);

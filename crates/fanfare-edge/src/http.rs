@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tracing::{debug, warn};
 
+use crate::admission::Door;
 use crate::gate::{Gate, Permit, Refused};
 use crate::hub::Hub;
 use crate::listener::{Acceptor, Bound, Stream};
@@ -151,13 +152,13 @@ async fn client_route(context: &Rc<ClientContext>, request: Request<Incoming>, p
     let path = request.uri().path();
     match path {
         "/" if settings.page.is_some() => page(&context.hub, request.method()),
-        "/ws" => upgrade::answer(context, request, upgrade::Door::Rooms, permit),
-        "/echo" if settings.echo => upgrade::answer(context, request, upgrade::Door::Echo, permit),
-        "/helloworld" if settings.echo => upgrade::answer(context, request, upgrade::Door::HelloWorld, permit),
+        "/ws" => upgrade::answer(context, request, Door::Rooms, permit),
+        "/echo" if settings.echo => upgrade::answer(context, request, Door::Echo, permit),
+        "/helloworld" if settings.echo => upgrade::answer(context, request, Door::HelloWorld, permit),
         _ => match path.strip_prefix("/room/") {
             Some(room) if !room.contains('/') => {
                 let room = room.to_owned();
-                upgrade::answer(context, request, upgrade::Door::Room(&room), permit)
+                upgrade::answer(context, request, Door::Room(&room), permit)
             }
             None if settings.api.on_client_listener && path.starts_with("/api/") => {
                 api::route(&context.hub, request).await

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fanfare_fanout::{Budget, Intake, LaneId, ShardStats};
@@ -32,6 +33,8 @@ pub struct Hub {
     budget: Arc<Budget>,
     shard_stats: Box<[Arc<ShardStats>]>,
     counters: Counters,
+    /// By shard: handshakes that were answered and are not connections yet. Written by the shard's thread alone.
+    handshakes: Box<[AtomicUsize]>,
     gate: Arc<Gate>,
     drain: Drain,
     metrics: MetricsPage,
@@ -48,6 +51,7 @@ impl Hub {
         Self {
             budget: Arc::new(Budget::new(settings.outbox_total_bytes_max)),
             shard_stats: intakes.iter().map(|_| Arc::default()).collect(),
+            handshakes: intakes.iter().map(|_| AtomicUsize::new(0)).collect(),
             gate: Gate::new(settings.connections_max, settings.connections_per_ip_max),
             registry: Registry::new(intakes, settings.registry, epoch_seed),
             counters: Counters::default(),
@@ -111,6 +115,16 @@ impl Hub {
         (self.metrics)(is_open_metrics)
     }
 
+    /// Counts a handshake on `shard` until the guard is dropped: a shard that leaves service waits for those who were let in.
+    pub(crate) fn begin_handshake(self: &Arc<Self>, shard: usize) -> PendingHandshake {
+        self.handshakes[shard].fetch_add(1, Ordering::Relaxed);
+        PendingHandshake { hub: self.clone(), shard }
+    }
+
+    pub(crate) fn has_handshakes(&self, shard: usize) -> bool {
+        self.handshakes[shard].load(Ordering::Relaxed) > 0
+    }
+
     pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }
@@ -124,6 +138,19 @@ impl Hub {
     pub fn room_options(&self, room: &RoomName) -> RoomOptions {
         let policy = self.policy(room);
         RoomOptions { presence: policy.presence, join_leave: policy.join_leave, offsets: policy.history_size > 0 }
+    }
+}
+
+/// A handshake that was answered and is not a connection yet.
+#[derive(Debug)]
+pub(crate) struct PendingHandshake {
+    hub: Arc<Hub>,
+    shard: usize,
+}
+
+impl Drop for PendingHandshake {
+    fn drop(&mut self) {
+        self.hub.handshakes[self.shard].fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@
 //! What it deliberately does not know: configuration files, environment, signals, the word formats of dialects.
 
 mod address;
+mod admission;
 mod api;
 mod counters;
 mod drain;

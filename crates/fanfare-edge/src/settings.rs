@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
-use fanfare_guard::{Namespaces, OriginPolicy};
+use fanfare_guard::{Namespaces, OriginPolicy, TokenKeys};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::RegistryLimits;
 
@@ -48,6 +48,8 @@ pub struct Settings {
     pub namespaces: Namespaces,
     /// Clients without a token may choose a name.
     pub guests: bool,
+    /// Keys that tokens are checked with.
+    pub tokens: TokenKeys,
     /// What one client may send.
     pub messages: MessageLimits,
     /// What one connection may have queued.

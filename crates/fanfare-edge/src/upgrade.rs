@@ -6,14 +6,12 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use fanfare_guard::{Identity, Verdict};
-use fanfare_protocol::{Dialect, Mode, Position, RoomName, Session, UserName};
 use fanfare_registry::Item;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -22,30 +20,13 @@ use sha1::{Digest, Sha1};
 use tokio::net::{TcpStream, UnixStream};
 use tracing::debug;
 
+use crate::admission::{Admission, Door, admit};
 use crate::counters::Handshake;
 use crate::gate::Permit;
 use crate::http::{ClientContext, PermitCell};
 use crate::listener::{bare_tcp, bare_unix};
 use crate::problem::{Answer, Problem, method_not_allowed};
-use crate::query;
 use crate::shard::{Adopted, Order};
-
-/// Which path was asked for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Door<'a> {
-    Rooms,
-    /// The room's name as it stands in the path.
-    Room(&'a str),
-    Echo,
-    HelloWorld,
-}
-
-/// A client that may come in.
-struct Admission {
-    session: Session,
-    identity: Identity,
-    since: Option<Position>,
-}
 
 /// Answers a request on a WebSocket path: 101 and the socket goes over, or why not.
 pub(crate) fn answer(
@@ -83,6 +64,7 @@ pub(crate) fn answer(
     let protocol = selected_protocol(request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
     let context = context.clone();
+    let pending = context.hub.begin_handshake(context.shard);
     tokio::task::spawn_local(async move {
         match upgrade.await {
             Ok(upgraded) => hand_over(&context, upgraded, admission, permit),
@@ -91,6 +73,8 @@ pub(crate) fn answer(
                 debug!(%error, "a handshake was not finished");
             }
         }
+        // From here on the socket is in the shard's intake, or gone.
+        drop(pending);
     });
     switching(accept, protocol)
 }
@@ -116,8 +100,8 @@ fn hand_over(context: &ClientContext, upgraded: Upgraded, admission: Admission, 
         return;
     };
     counters.handshake(Handshake::Accepted);
-    let Admission { session, identity, since } = admission;
-    let adopted = Adopted { socket, leftover, session, identity, since, permit };
+    let Admission { session, identity, expires, refused, since } = admission;
+    let adopted = Adopted { socket, leftover, session, identity, expires, refused, since, permit };
     context.hub.registry().shards()[context.shard].push(Item::Order(Order::Adopt(Box::new(adopted))));
 }
 
@@ -193,7 +177,7 @@ fn upgrade_required(detail: &'static str) -> Problem {
 }
 
 /// The header's value if there is exactly one such line.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
+pub(crate) fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     lines.next().filter(|_| lines.next().is_none())
 }
@@ -209,9 +193,9 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
 }
 
 /// Prefix of the subprotocol entry that carries a token.
-const TOKEN_PROTOCOL: &str = "fanfare.token.";
+pub(crate) const TOKEN_PROTOCOL: &str = "fanfare.token.";
 
-fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub(crate) fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -238,94 +222,4 @@ fn selected_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let selected =
         protocols(headers).find(|entry| !entry.starts_with(TOKEN_PROTOCOL)).or_else(|| protocols(headers).next())?;
     HeaderValue::from_str(selected).ok()
-}
-
-fn has_credentials(request: &Request<Incoming>) -> bool {
-    query::parameter(request.uri().query(), "token").is_some_and(|token| !token.is_empty())
-        || request.headers().contains_key(AUTHORIZATION)
-        || protocols(request.headers()).any(|entry| entry.starts_with(TOKEN_PROTOCOL))
-}
-
-/// Decides who comes in: origin, identity, room, rights, room left.
-fn admit(
-    context: &ClientContext,
-    request: &Request<Incoming>,
-    door: Door<'_>,
-) -> Result<Admission, (Handshake, Problem)> {
-    check_origin(context, request)?;
-    let query = request.uri().query();
-    let identity = identify(context, request)?;
-    let bad =
-        |detail: &'static str| (Handshake::Malformed, Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail));
-    let mode = match door {
-        Door::Rooms => Mode::Rooms,
-        Door::Echo => Mode::Echo,
-        Door::HelloWorld => Mode::HelloWorld,
-        Door::Room(name) => Mode::Room(admit_to_room(context, name, &identity)?),
-    };
-    let joins = query::parameter(query, "join_newline").is_some_and(|value| value == "1" || value == "true");
-    let dialect = match (&mode, query::parameter(query, "format").as_deref()) {
-        // No events are told there: what comes back is what was said.
-        (Mode::Echo | Mode::HelloWorld, _) => Dialect::Text,
-        (_, None | Some("json")) => Dialect::Json,
-        (Mode::Room(_), Some("text")) => {
-            if joins {
-                Dialect::TextJoined
-            } else {
-                Dialect::Text
-            }
-        }
-        (_, Some("text")) => return Err(bad("format=text is spoken on /room/{room} only")),
-        (_, Some(_)) => return Err(bad("format must be json or text")),
-    };
-    let since = match query::parameter(query, "since") {
-        Some(since) => Some(since.parse().map_err(bad)?),
-        None => None,
-    };
-    Ok(Admission { session: Session::new(mode, dialect), identity, since })
-}
-
-fn check_origin(context: &ClientContext, request: &Request<Incoming>) -> Result<(), (Handshake, Problem)> {
-    let headers = request.headers();
-    let origins: Vec<_> = headers.get_all(ORIGIN).iter().collect();
-    let host = only(headers, HOST).and_then(|host| host.to_str().ok());
-    let is_allowed = match origins.as_slice() {
-        [] => true,
-        [origin] => origin.to_str().is_ok_and(|origin| context.hub.settings().origins.allows(Some(origin), host)),
-        _ => false,
-    };
-    if is_allowed {
-        return Ok(());
-    }
-    let detail = "pages of this origin may not connect; the operator can allow it under `origins`";
-    Err((Handshake::Origin, Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail)))
-}
-
-/// Who the client says it is. Tokens cannot be checked by this version, so they are refused rather than ignored.
-fn identify(context: &ClientContext, request: &Request<Incoming>) -> Result<Identity, (Handshake, Problem)> {
-    if has_credentials(request) {
-        let detail = "this node cannot check tokens; connect without one";
-        return Err((Handshake::NotAllowed, Problem::new(StatusCode::UNAUTHORIZED, "token_not_accepted", detail)));
-    }
-    let Some(name) = query::parameter(request.uri().query(), "name").filter(|name| !name.is_empty()) else {
-        return Ok(Identity::default());
-    };
-    if !context.hub.settings().guests {
-        let detail = "guests may not choose a name here; the operator can allow it with `auth.guests`";
-        return Err((Handshake::NotAllowed, Problem::new(StatusCode::FORBIDDEN, "guests_not_allowed", detail)));
-    }
-    match UserName::guest(&name) {
-        Ok(user) => Ok(Identity { user: Some(user), ..Identity::default() }),
-        Err(error) => Err((Handshake::Malformed, Problem::new(StatusCode::BAD_REQUEST, "bad_name", error.to_string()))),
-    }
-}
-
-fn admit_to_room(context: &ClientContext, name: &str, identity: &Identity) -> Result<RoomName, (Handshake, Problem)> {
-    let bad = |detail: String| (Handshake::BadRoom, Problem::new(StatusCode::BAD_REQUEST, "bad_room", detail));
-    let name = query::segment(name).ok_or_else(|| bad("the room's name is not UTF-8".to_owned()))?;
-    let name = RoomName::parse(&name).map_err(|error| bad(error.to_string()))?;
-    match context.hub.policy(&name).may_subscribe(identity) {
-        Verdict::Allow => Ok(name),
-        Verdict::Deny(why) => Err((Handshake::NotAllowed, Problem::new(StatusCode::FORBIDDEN, "not_allowed", why))),
-    }
 }

@@ -115,6 +115,8 @@ impl Frames {
 pub(crate) struct Batch {
     room: RoomId,
     entries: Vec<Entry>,
+    /// An entry is not for every member.
+    leaves_out: bool,
     frames: [Frames; VARIANTS_MAX],
     /// Payload bytes, as reserved at the intake.
     payload_bytes: usize,
@@ -125,19 +127,30 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) fn new(room: RoomId) -> Self {
-        Self { room, entries: Vec::new(), frames: Default::default(), payload_bytes: 0, delivered: 0, evicted: 0 }
+        Self {
+            room,
+            entries: Vec::new(),
+            leaves_out: false,
+            frames: Default::default(),
+            payload_bytes: 0,
+            delivered: 0,
+            evicted: 0,
+        }
     }
 
-    pub(crate) fn room(&self) -> RoomId {
-        self.room
-    }
-
-    /// An empty batch for `room` with this one's memory.
-    pub(crate) fn recycle(mut self: Box<Self>, room: RoomId) -> Box<Self> {
-        self.room = room;
+    /// An empty batch with this one's memory. What outboxes share of it is let go.
+    pub(crate) fn recycle(mut self: Box<Self>) -> Box<Self> {
         self.entries.clear();
+        self.leaves_out = false;
         self.frames.iter_mut().for_each(Frames::clear);
         (self.payload_bytes, self.delivered, self.evicted) = (0, 0, 0);
+        self
+    }
+
+    /// The same empty batch, for `room`.
+    pub(crate) fn given_to(mut self: Box<Self>, room: RoomId) -> Box<Self> {
+        debug_assert!(self.entries.is_empty(), "only a recycled batch changes its room");
+        self.room = room;
         self
     }
 
@@ -166,6 +179,7 @@ impl Batch {
             frames.ends.push(frames.buffer.bytes.len() as u32);
         }
         self.payload_bytes += event.payload_bytes();
+        self.leaves_out |= except.is_some();
         let (is_publication, published_at) = (event.is_publication(), event.published_at());
         self.entries.push(Entry { seq, except, receipt, is_publication, published_at, delivered: 0, evicted: 0 });
     }
@@ -187,8 +201,10 @@ impl Batch {
         }
     }
 
-    pub(crate) fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// Members that entries are not for, one per such entry.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = LaneId> {
+        let entries = if self.leaves_out { self.entries.as_slice() } else { &[] };
+        entries.iter().filter_map(|entry| entry.except)
     }
 
     pub(crate) fn last_seq(&self) -> u64 {

@@ -237,31 +237,30 @@ impl Outbox {
         self.push_reply(Lane::Data, last);
     }
 
-    fn front(&self, skip_control: usize, data_index: usize) -> Front {
-        if self.control_sent == 0
-            && data_index == 0
-            && skip_control == 0
-            && let Some(piece) = self.data.front()
-            && piece.inside() > 0
-        {
-            return Front::Data(piece.inside());
+    /// Bytes until the data frame that was begun is whole: they go before everything. 0 when none was begun.
+    fn begun_bytes(&self) -> usize {
+        if self.control_sent > 0 { 0 } else { self.data.front().map_or(0, Piece::inside) }
+    }
+
+    fn front(&self) -> Front {
+        let begun_bytes = self.begun_bytes();
+        if begun_bytes > 0 {
+            return Front::Data(begun_bytes);
         }
-        if skip_control < self.control.len() {
+        if !self.control.is_empty() {
             return Front::Control;
         }
-        self.data.get(data_index).map_or(Front::Nothing, |piece| Front::Data(piece.len()))
+        self.data.front().map_or(Front::Nothing, |piece| Front::Data(piece.len()))
     }
 
     /// The next slices to write, in order.
     pub(crate) fn slices(&self) -> SmallVec<[IoSlice<'_>; SLICES_MAX]> {
         let mut slices = SmallVec::new();
-        let mut head = 0;
-        if let Front::Data(inside) = self.front(0, 0)
+        let head = self.begun_bytes();
+        if head > 0
             && let Some(piece) = self.data.front()
-            && piece.inside() > 0
         {
-            head = inside;
-            slices.push(IoSlice::new(&piece.rest()[..inside]));
+            slices.push(IoSlice::new(&piece.rest()[..head]));
         }
         for (index, frame) in self.control.iter().enumerate() {
             if slices.len() == SLICES_MAX {
@@ -287,7 +286,7 @@ impl Outbox {
         debug_assert!(taken <= self.bytes, "more was taken than was queued");
         self.bytes -= taken;
         while taken > 0 {
-            match self.front(0, 0) {
+            match self.front() {
                 Front::Control => taken -= self.consume_control(taken),
                 Front::Data(len) => taken -= self.consume_data(taken.min(len)),
                 Front::Nothing => return,

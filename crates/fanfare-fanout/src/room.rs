@@ -1,6 +1,7 @@
 //! One room's members on one shard, and how far its batch has got among them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use crate::LaneId;
@@ -9,6 +10,29 @@ use crate::batch::{Batch, VARIANTS_MAX};
 /// One life of a room, unique in the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoomId(pub u64);
+
+/// A map by room id. Ids are a counter's, so nobody outside can choose ones that meet, and one multiplication spreads them.
+pub(crate) type ByRoomId<T> = HashMap<RoomId, T, BuildHasherDefault<IdHasher>>;
+
+/// See [`ByRoomId`].
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write_u64(&mut self, id: u64) {
+        // The map takes its place from the low bits and a tag from the high ones: both get all of the id.
+        let spread = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ (spread >> 32);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// A subscriber: eight bytes, walked by every flush.
 #[derive(Debug, Clone, Copy)]

@@ -5,6 +5,7 @@
 //!
 //! - [`OriginPolicy`] decides at the door whether a browser's page may connect.
 //! - [`Namespaces`] finds the [`NamespacePolicy`] of a room; asked about an [`Identity`], it gives a [`Verdict`].
+//! - [`TokenKeys`] says whether a token holds and what it grants, and mints tokens.
 //! - [`Bucket`] says whether a connection is within its rate.
 //!
 //! What it deliberately does not know: connections, rooms that exist, and how a refusal is told to a client.
@@ -12,7 +13,9 @@
 mod origin;
 mod policy;
 mod rate;
+mod token;
 
 pub use origin::{OriginError, OriginPolicy};
 pub use policy::{Identity, NamespacePolicy, Namespaces, Right, UnknownRight, Verdict};
 pub use rate::Bucket;
+pub use token::{Claims, Grant, KeyError, RoomRight, TOKEN_BYTES_MAX, TokenError, TokenKeys};

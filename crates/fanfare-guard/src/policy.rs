@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use fanfare_protocol::{RoomName, UserName};
+
+use crate::{Grant, RoomRight};
 
 /// An answer of the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +23,16 @@ pub enum Verdict {
 pub struct Identity {
     /// The user: a guest's chosen name, or the one its token names.
     pub user: Option<UserName>,
-    /// The connection brought a valid token.
-    pub token: bool,
+    /// What its token grants; `None` without a valid token.
+    pub grants: Option<Arc<[Grant]>>,
+}
+
+impl Identity {
+    /// True when its token grants this right in this room.
+    #[must_use]
+    pub fn is_granted(&self, room: &RoomName, right: RoomRight) -> bool {
+        self.grants.as_deref().is_some_and(|grants| grants.iter().any(|grant| grant.covers(room, right)))
+    }
 }
 
 /// Who has a right.
@@ -32,7 +43,7 @@ pub enum Right {
     Anyone,
     /// Connections with a user: guests that gave a name, and token holders that have one.
     User,
-    /// Connections that brought a valid token.
+    /// Connections whose token grants it in this room.
     Token,
     /// No client; the HTTP API is not bound by this.
     Nobody,
@@ -80,28 +91,32 @@ pub struct NamespacePolicy {
 
 impl NamespacePolicy {
     /// May this identity subscribe to a room?
-    pub fn may_subscribe(&self, identity: &Identity) -> Verdict {
-        match lack(self.subscribe, identity) {
+    pub fn may_subscribe(&self, identity: &Identity, room: &RoomName) -> Verdict {
+        match lack(self.subscribe, identity, room, RoomRight::Subscribe) {
             None => Verdict::Allow,
             Some(Lack::User) => Verdict::Deny("subscribing here needs a name"),
-            Some(Lack::Token) => Verdict::Deny("subscribing here needs a token"),
+            Some(Lack::Token) => Verdict::Deny("subscribing here needs a token that grants it"),
             Some(Lack::Everything) => Verdict::Deny("nobody may subscribe here"),
         }
     }
 
     /// May this identity publish to a room?
-    pub fn may_publish(&self, identity: &Identity) -> Verdict {
-        match lack(self.publish, identity) {
+    pub fn may_publish(&self, identity: &Identity, room: &RoomName) -> Verdict {
+        match lack(self.publish, identity, room, RoomRight::Publish) {
             None => Verdict::Allow,
             Some(Lack::User) => Verdict::Deny("publishing here needs a name"),
-            Some(Lack::Token) => Verdict::Deny("publishing here needs a token"),
+            Some(Lack::Token) => Verdict::Deny("publishing here needs a token that grants it"),
             Some(Lack::Everything) => Verdict::Deny("clients may not publish here"),
         }
     }
 
-    /// May this identity close a room for all? No identity carries that right by itself, so the namespace alone decides.
-    pub fn may_moderate(&self, _identity: &Identity) -> Verdict {
-        if self.client_close { Verdict::Allow } else { Verdict::Deny("clients may not close rooms here") }
+    /// May this identity close a room for all? Where the namespace does not allow it to everybody, a token must grant it.
+    pub fn may_moderate(&self, identity: &Identity, room: &RoomName) -> Verdict {
+        if self.client_close || identity.is_granted(room, RoomRight::Moderate) {
+            Verdict::Allow
+        } else {
+            Verdict::Deny("closing this room needs a token that grants `moderate`")
+        }
     }
 }
 
@@ -112,11 +127,11 @@ enum Lack {
     Everything,
 }
 
-fn lack(right: Right, identity: &Identity) -> Option<Lack> {
+fn lack(right: Right, identity: &Identity, room: &RoomName, wanted: RoomRight) -> Option<Lack> {
     match right {
         Right::Anyone => None,
         Right::User => identity.user.is_none().then_some(Lack::User),
-        Right::Token => (!identity.token).then_some(Lack::Token),
+        Right::Token => (!identity.is_granted(room, wanted)).then_some(Lack::Token),
         Right::Nobody => Some(Lack::Everything),
     }
 }
@@ -161,30 +176,37 @@ impl Namespaces {
 mod tests {
     use super::*;
 
-    fn identity(user: bool, token: bool) -> Identity {
-        Identity { user: user.then(|| UserName::guest("Zoë").expect("a valid name")), token }
+    fn room(name: &str) -> RoomName {
+        RoomName::parse(name).expect("a valid name")
+    }
+
+    fn identity(user: bool, rights: &[RoomRight]) -> Identity {
+        let grants = (!rights.is_empty()).then(|| [Grant::new("lobby", rights)].into());
+        Identity { user: user.then(|| UserName::guest("Zoë").expect("a valid name")), grants }
     }
 
     #[test]
     fn rights_ask_for_what_they_name() {
+        let both = [RoomRight::Subscribe, RoomRight::Publish];
         let (nobody, guest, robot, member) =
-            (identity(false, false), identity(true, false), identity(false, true), identity(true, true));
+            (identity(false, &[]), identity(true, &[]), identity(false, &both), identity(true, &both));
         let cases = [
             ("anyone", [true, true, true, true]),
             ("user", [false, true, false, true]),
             ("token", [false, false, true, true]),
             ("nobody", [false, false, false, false]),
         ];
+        let lobby = room("lobby");
         for (word, allowed) in cases {
             let right = word.parse().expect("one of the four words");
             let subscribing =
                 NamespacePolicy { subscribe: right, publish: Right::Nobody, ..NamespacePolicy::default() };
             let publishing = NamespacePolicy { publish: right, subscribe: Right::Nobody, ..NamespacePolicy::default() };
             for (who, allowed) in [&nobody, &guest, &robot, &member].into_iter().zip(allowed) {
-                assert_eq!(subscribing.may_subscribe(who) == Verdict::Allow, allowed, "{word} {who:?}");
-                assert_eq!(publishing.may_publish(who) == Verdict::Allow, allowed, "{word} {who:?}");
-                assert_ne!(subscribing.may_publish(who), Verdict::Allow);
-                assert_ne!(publishing.may_subscribe(who), Verdict::Allow);
+                assert_eq!(subscribing.may_subscribe(who, &lobby) == Verdict::Allow, allowed, "{word} {who:?}");
+                assert_eq!(publishing.may_publish(who, &lobby) == Verdict::Allow, allowed, "{word} {who:?}");
+                assert_ne!(subscribing.may_publish(who, &lobby), Verdict::Allow);
+                assert_ne!(publishing.may_subscribe(who, &lobby), Verdict::Allow);
             }
         }
         for word in ["", "Anyone", "users", "anyone "] {
@@ -193,10 +215,23 @@ mod tests {
     }
 
     #[test]
-    fn rooms_are_closed_by_clients_only_where_that_is_switched_on() {
-        let open = NamespacePolicy { client_close: true, ..NamespacePolicy::default() };
-        assert_eq!(open.may_moderate(&identity(false, false)), Verdict::Allow);
-        assert_ne!(NamespacePolicy::default().may_moderate(&identity(true, true)), Verdict::Allow);
+    fn a_token_grants_one_right_in_one_room_and_no_other() {
+        let policy = NamespacePolicy { subscribe: Right::Token, publish: Right::Token, ..NamespacePolicy::default() };
+        let reader = identity(true, &[RoomRight::Subscribe]);
+        assert_eq!(policy.may_subscribe(&reader, &room("lobby")), Verdict::Allow);
+        assert_ne!(policy.may_publish(&reader, &room("lobby")), Verdict::Allow);
+        assert_ne!(policy.may_subscribe(&reader, &room("lobby2")), Verdict::Allow);
+    }
+
+    #[test]
+    fn rooms_are_closed_by_clients_where_that_is_switched_on_or_granted() {
+        let (open, shut) =
+            (NamespacePolicy { client_close: true, ..NamespacePolicy::default() }, NamespacePolicy::default());
+        let lobby = room("lobby");
+        assert_eq!(open.may_moderate(&identity(false, &[]), &lobby), Verdict::Allow);
+        assert_ne!(shut.may_moderate(&identity(true, &[RoomRight::Publish]), &lobby), Verdict::Allow);
+        assert_eq!(shut.may_moderate(&identity(true, &[RoomRight::Moderate]), &lobby), Verdict::Allow);
+        assert_ne!(shut.may_moderate(&identity(true, &[RoomRight::Moderate]), &room("other")), Verdict::Allow);
     }
 
     #[test]

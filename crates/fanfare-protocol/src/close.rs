@@ -31,7 +31,11 @@ pub enum CloseReason {
         /// The limit, bytes.
         max: usize,
     },
-    /// A command that this connection may not give.
+    /// Its token is missing, or does not hold; why is for people.
+    TokenRefused(&'static str),
+    /// Its token's time is over.
+    TokenExpired,
+    /// A command that this connection may not give, or a room it may not enter.
     NotAllowed,
     /// The room was closed for all.
     RoomClosed,
@@ -68,7 +72,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 19] = [
+    pub const LABELS: [&'static str; 21] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -88,6 +92,8 @@ impl CloseReason {
         "write_timeout",
         "too_fast",
         "internal",
+        "token_refused",
+        "token_expired",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -113,6 +119,8 @@ impl CloseReason {
             Self::WriteTimeout { .. } => 16,
             Self::TooFast => 17,
             Self::Internal => 18,
+            Self::TokenRefused(_) => 19,
+            Self::TokenExpired => 20,
         }
     }
 
@@ -134,6 +142,7 @@ impl CloseReason {
             Self::MessageTooBig { .. } => 1009,
             Self::Internal => 1011,
             Self::Drain => 1012,
+            Self::TokenRefused(_) | Self::TokenExpired => 4401,
             Self::NotAllowed => 4403,
             Self::RoomClosed => 4410,
             Self::Kicked => 4420,
@@ -149,7 +158,13 @@ impl CloseReason {
     pub const fn waits_for_queue(self) -> bool {
         matches!(
             self,
-            Self::Left | Self::RoomClosed | Self::Drain | Self::Kicked | Self::BadMessages | Self::NotAllowed
+            Self::Left
+                | Self::RoomClosed
+                | Self::Drain
+                | Self::Kicked
+                | Self::BadMessages
+                | Self::NotAllowed
+                | Self::TokenExpired
         )
     }
 
@@ -165,6 +180,8 @@ impl CloseReason {
             Self::BadMessages => "too many bad messages in a row".into(),
             Self::TooManyFragments => "message in too many fragments".into(),
             Self::MessageTooBig { max } => format!("message over {max} bytes").into(),
+            Self::TokenRefused(why) => why.into(),
+            Self::TokenExpired => "token expired, connect with a new one".into(),
             Self::NotAllowed => "not allowed".into(),
             Self::RoomClosed => "room closed".into(),
             Self::Kicked => "kicked".into(),
@@ -207,6 +224,8 @@ mod tests {
             CloseReason::WriteTimeout { bytes: usize::MAX, messages: usize::MAX },
             CloseReason::TooFast,
             CloseReason::Internal,
+            CloseReason::TokenRefused("this node checks no tokens: it has no auth.keys"),
+            CloseReason::TokenExpired,
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

@@ -48,6 +48,10 @@ impl RoomName {
         if name.len() > Self::BYTES_MAX {
             return Err(NameError::TooLong { bytes: name.len(), max: Self::BYTES_MAX });
         }
+        // Most names are plain ASCII, where a look at each byte is enough.
+        if name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#')) {
+            return Ok(Self(name.into()));
+        }
         match name.chars().find(|&c| c.is_control() || c.is_whitespace() || matches!(c, '/' | '?' | '#')) {
             Some(c) => Err(NameError::Character(c)),
             None => Ok(Self(name.into())),
@@ -92,6 +96,26 @@ impl UserName {
         let chars = name.chars().count();
         if !(2..=20).contains(&chars) {
             return Err(NameError::Length { chars });
+        }
+        match name.chars().find(|c| c.is_control()) {
+            Some(c) => Err(NameError::Character(c)),
+            None => Ok(Self(name.into())),
+        }
+    }
+
+    /// Longest name a token may give, bytes.
+    pub const BYTES_MAX: usize = 200;
+
+    /// Checks the name a token gives its user: 1–200 bytes, no control characters.
+    ///
+    /// # Errors
+    /// [`NameError`] when it is empty, too long, or has a control character.
+    pub fn parse(name: &str) -> Result<Self, NameError> {
+        if name.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if name.len() > Self::BYTES_MAX {
+            return Err(NameError::TooLong { bytes: name.len(), max: Self::BYTES_MAX });
         }
         match name.chars().find(|c| c.is_control()) {
             Some(c) => Err(NameError::Character(c)),

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -34,6 +35,8 @@ pub enum Command {
     /// Print the default configuration, the environment names or the reference page.
     #[command(subcommand)]
     Config(Print),
+    /// Mint a token from the configured key.
+    Token(TokenArgs),
     /// Print version, commit and how this program was built.
     Version,
 }
@@ -119,6 +122,40 @@ pub struct PubArgs {
 pub struct CheckArgs {
     /// Configuration file. Without it: fanfare.toml of the working directory, where there is one.
     pub file: Option<PathBuf>,
+}
+
+/// Arguments of `fanfare token`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// User the token speaks for.
+    #[arg(long)]
+    pub user: String,
+    /// Room it grants rights in, or the beginning of rooms' names and `*`; may be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    pub room: Vec<String>,
+    /// How long it holds, such as 15m, 1h or 7days.
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub ttl: Duration,
+    /// It may publish too, not only subscribe and ask for presence.
+    #[arg(long)]
+    pub publish: bool,
+    /// It may close rooms.
+    #[arg(long)]
+    pub moderate: bool,
+    /// Configuration file with `auth.keys`. Without it: fanfare.toml of the working directory, where there is one.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    /// The configuration whose key signs, with this process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong.
+    pub fn configuration(&self) -> Result<Config, ConfigError> {
+        let file = ConfigFile::find(self.config.as_deref())?;
+        Config::serve(&Flags::default(), file.as_ref(), &Environment::of_process()?)
+    }
 }
 
 /// What `fanfare config` prints.

@@ -23,6 +23,9 @@ fn main() -> ExitCode {
         }
         Command::Check(args) => commands::check::run(&args),
         Command::Config(print) => commands::config::run(&print),
+        Command::Token(args) => {
+            args.configuration().map_err(Into::into).and_then(|config| commands::token::run(&config, &args))
+        }
         Command::Version => commands::version::run(),
         Command::Dev(args) => cli::start(args.configuration(), commands::dev::run),
         Command::Serve(args) => cli::start(args.configuration(), commands::serve::run),

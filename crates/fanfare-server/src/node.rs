@@ -191,6 +191,7 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         origins: config.origins.clone(),
         namespaces: config.namespaces.clone(),
         guests: config.guests,
+        tokens: config.tokens.clone(),
         messages: config.messages,
         outbox: config.outbox,
         outbox_total_bytes_max: config.outbox_total_bytes_max,

@@ -15,6 +15,8 @@ pub(super) struct Connection {
     pub(super) lane: LaneId,
     pub(super) session: Session,
     pub(super) identity: Identity,
+    /// When its token ends, on the node's clock.
+    pub(super) expires: Option<Duration>,
     pub(super) decoder: Decoder,
     pub(super) heartbeat: Heartbeat,
     pub(super) phase: Phase,
@@ -26,6 +28,8 @@ pub(super) struct Connection {
     pub(super) has_hung_up: bool,
     /// Not read until its own replies, or the shards it publishes to, have room again.
     pub(super) is_paused: bool,
+    /// Acks it asked for that have not come back from the shards yet.
+    pub(super) acks_owed: u32,
     /// Messages it may still send, where that is bounded.
     pub(super) rate: Option<Box<Bucket>>,
     /// Its place at the gate.

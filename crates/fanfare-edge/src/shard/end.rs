@@ -167,7 +167,9 @@ impl ShardLoop {
             self.end(lane, CloseReason::Drain);
         }
         let is_over = self.now >= pace.ends_at() + self.hub.settings().heartbeat.close;
-        if self.live == 0 || is_over {
+        // Who was let in a moment ago is on the way to this loop, and must be told too.
+        let is_empty = self.live == 0 && self.intake.is_empty() && !self.hub.has_handshakes(self.index);
+        if is_empty || is_over {
             self.has_ended = true;
         }
     }

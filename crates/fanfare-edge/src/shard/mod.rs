@@ -55,6 +55,10 @@ const EVENTS_PER_TURN: usize = 1_024;
 /// A connection whose own replies pile up to this is not read until it has taken them.
 const REPLY_BYTES_PAUSE: usize = 64 * 1024;
 
+/// A connection that is owed so many acks is not read until some have come back. On another shard they may wait for a while; they must
+/// not then come to more than a connection may have queued.
+const ACKS_OWED_PAUSE: u32 = 1_024;
+
 /// Publishers that were paused because a shard is behind are looked at again after this.
 const PRESSURE_RETRY: Duration = Duration::from_millis(2);
 
@@ -116,15 +120,19 @@ impl Dice {
 impl ShardLoop {
     /// Runs until the drain is over.
     async fn run(mut self) -> std::io::Result<()> {
-        while !self.has_ended {
-            if self.turn()? {
+        loop {
+            let has_more = self.turn()?;
+            // At once: were a task to run in between, it could let somebody in whom nobody would serve.
+            if self.has_ended {
+                return Ok(());
+            }
+            if has_more {
                 tokio::task::yield_now().await;
             } else if self.intake.prepare_sleep() {
                 self.sleep().await?;
                 self.intake.awake();
             }
         }
-        Ok(())
     }
 
     /// Sleeps until a socket, a wake-up or a deadline.
@@ -223,6 +231,9 @@ impl ShardLoop {
             return;
         }
         let Some(connection) = self.connection(lane) else { return };
+        if connection.acks_owed >= ACKS_OWED_PAUSE {
+            return;
+        }
         if std::mem::take(&mut connection.is_paused) {
             self.on_readable(lane.index, false);
         }
@@ -287,8 +298,13 @@ impl ShardLoop {
                 }
                 continue;
             }
+            let expires = connection.expires.unwrap_or(Duration::MAX);
+            if now >= expires {
+                self.end(lane, CloseReason::TokenExpired);
+                continue;
+            }
             match connection.heartbeat.beat(now, &limits) {
-                Beat::Wait(until) => self.arm(lane, until),
+                Beat::Wait(until) => self.arm(lane, until.min(expires)),
                 Beat::Ping => {
                     self.ping(lane);
                     // The same question again in this round: now the pong's deadline may be the next.

@@ -50,6 +50,10 @@ pub struct Adopted {
     pub(crate) leftover: Bytes,
     pub(crate) session: Session,
     pub(crate) identity: Identity,
+    /// When its token ends, on the node's clock.
+    pub(crate) expires: Option<Duration>,
+    /// Why it is closed at once: browsers are told a close code, but not the status of a refused handshake.
+    pub(crate) refused: Option<CloseReason>,
     /// Where the client was before, if it wants what it missed.
     pub(crate) since: Option<Position>,
     pub(crate) permit: Permit,
@@ -79,7 +83,7 @@ impl ShardLoop {
                 let Delivery { delivered, dropped, evicted } = delivery;
                 let ack = Event::Ack { offset: None, delivered, dropped, evicted, id: ReplyId(Some(&id)) };
                 self.send_event(lane, Lane::Control, &ack);
-                self.pause_if_unread(lane);
+                self.count_ack(lane);
             }
             Item::Order(Order::Drain { window }) => {
                 let open = self.connections.iter().flatten().filter(|c| c.is_open()).count();
@@ -102,7 +106,7 @@ impl ShardLoop {
     }
 
     fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, leftover, session, identity, since, permit } = adopted;
+        let Adopted { socket, leftover, session, identity, expires, refused, since, permit } = adopted;
         let variant = match (session.dialect(), session.mode()) {
             (Dialect::Json, Mode::Room(_)) => Variant::JsonRoom,
             (Dialect::Json, _) => Variant::JsonRooms,
@@ -125,8 +129,11 @@ impl ShardLoop {
             return;
         }
         self.sockets.insert(lane.index, socket);
-        self.insert(lane, session, identity, permit);
-        self.greet(lane, since);
+        self.insert(lane, session, (identity, expires), permit);
+        match refused {
+            Some(reason) => self.end(lane, reason),
+            None => self.greet(lane, since),
+        }
         let mut leftover = Vec::from(leftover);
         if !leftover.is_empty() {
             self.on_bytes(lane, &mut leftover);
@@ -134,7 +141,13 @@ impl ShardLoop {
         self.see_to_lanes();
     }
 
-    fn insert(&mut self, lane: LaneId, session: Session, identity: Identity, permit: Permit) {
+    fn insert(
+        &mut self,
+        lane: LaneId,
+        session: Session,
+        (identity, expires): (Identity, Option<Duration>),
+        permit: Permit,
+    ) {
         let settings = self.hub.settings();
         let heartbeat = Heartbeat::new(self.now, &settings.heartbeat, self.dice.roll());
         let per_second = settings.messages_per_second_max;
@@ -144,6 +157,7 @@ impl ShardLoop {
             lane,
             session,
             identity,
+            expires,
             decoder: Decoder::new(),
             heartbeat,
             phase: Phase::Open,
@@ -151,6 +165,7 @@ impl ShardLoop {
             is_ready: false,
             has_hung_up: false,
             is_paused: false,
+            acks_owed: 0,
             rate,
             _permit: permit,
         };

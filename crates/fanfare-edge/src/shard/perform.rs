@@ -95,7 +95,7 @@ impl ShardLoop {
         let Some(name) = self.named(lane, target) else { return };
         let hub = self.hub.clone();
         let Some(connection) = self.connection(lane) else { return };
-        if let Verdict::Deny(why) = hub.policy(&name).may_publish(&connection.identity) {
+        if let Verdict::Deny(why) = hub.policy(&name).may_publish(&connection.identity, &name) {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
         }
         let user = connection.identity.user.clone();
@@ -112,8 +112,10 @@ impl ShardLoop {
         let except = except_self.then_some((self.index, lane));
         let draft = Draft { user, payload: payload.to_payload(), except, receipt };
         let published = hub.registry().publish(&name, options, draft, self.now);
-        if published.is_err() && has_receipt {
-            self.intake.release(1, 0);
+        match published {
+            Ok(_) => self.owe_acks(lane, u32::from(has_receipt)),
+            Err(_) if has_receipt => self.intake.release(1, 0),
+            Err(_) => {}
         }
         match published {
             Ok(receipted) if receipted.is_pressed || self.intake.is_pressed() => self.pause_publisher(lane),
@@ -192,7 +194,7 @@ impl ShardLoop {
         let Some(connection) = self.connection(lane) else {
             return Err((ErrorCode::Overloaded, String::new()));
         };
-        if let Verdict::Deny(why) = hub.policy(name).may_subscribe(&connection.identity) {
+        if let Verdict::Deny(why) = hub.policy(name).may_subscribe(&connection.identity, name) {
             return Err((ErrorCode::NotAllowed, why.to_owned()));
         }
         let user = connection.identity.user.clone();
@@ -264,7 +266,7 @@ impl ShardLoop {
         let Some(name) = self.named(lane, target) else { return };
         let hub = self.hub.clone();
         let Some(connection) = self.connection(lane) else { return };
-        if let Verdict::Deny(why) = hub.policy(&name).may_moderate(&connection.identity) {
+        if let Verdict::Deny(why) = hub.policy(&name).may_moderate(&connection.identity, &name) {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
         }
         if !hub.registry().close(&name) {

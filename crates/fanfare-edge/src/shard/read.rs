@@ -9,7 +9,7 @@ use fanfare_protocol::{Action, CloseReason};
 
 use super::connection::Phase;
 use super::sockets::Received;
-use super::{READ_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PAUSE, Replies, ShardLoop};
+use super::{ACKS_OWED_PAUSE, READ_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PAUSE, Replies, ShardLoop};
 
 impl ShardLoop {
     /// Reads connections in turn, each at most one buffer full.
@@ -80,13 +80,28 @@ impl ShardLoop {
         self.pause_if_unread(lane);
     }
 
-    /// Who does not take what it asked for is not read until it does.
-    pub(super) fn pause_if_unread(&mut self, lane: LaneId) {
-        if self.fanout.reply_bytes(lane) >= REPLY_BYTES_PAUSE
-            && let Some(connection) = self.connection(lane)
-        {
-            connection.is_paused = true;
+    /// Who does not take what it asked for is not read until it does, nor is who is owed many acks: they come back together.
+    fn pause_if_unread(&mut self, lane: LaneId) {
+        let is_behind = self.fanout.reply_bytes(lane) >= REPLY_BYTES_PAUSE;
+        if let Some(connection) = self.connection(lane) {
+            connection.is_paused |= is_behind || connection.acks_owed >= ACKS_OWED_PAUSE;
         }
+    }
+
+    pub(super) fn owe_acks(&mut self, lane: LaneId, acks: u32) {
+        if let Some(connection) = self.connection(lane) {
+            connection.acks_owed += acks;
+        }
+    }
+
+    /// An ack that was owed is among the connection's replies now.
+    pub(super) fn count_ack(&mut self, lane: LaneId) {
+        let Some(connection) = self.connection(lane) else { return };
+        connection.acks_owed -= 1;
+        if connection.acks_owed + 1 == ACKS_OWED_PAUSE {
+            self.resume_if_drained(lane);
+        }
+        self.pause_if_unread(lane);
     }
 
     fn put_back(&mut self, lane: LaneId, decoder: Decoder) {

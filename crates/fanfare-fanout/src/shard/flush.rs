@@ -58,7 +58,7 @@ impl<P: Encode> Shard<P> {
         let messages_max = (self.limits.outbox_messages_max / 4).max(1);
         if local.open_batch(bytes_max, messages_max).is_none() {
             let batch = match self.spare.pop() {
-                Some(spare) => spare.recycle(room),
+                Some(spare) => spare.given_to(room),
                 None => Box::new(Batch::new(room)),
             };
             local.batches.push_back(batch);
@@ -224,8 +224,7 @@ impl<P: Encode> Shard<P> {
         self.released.bytes += finished.bytes;
         self.stats.delivered.fetch_add(finished.delivered, Ordering::Relaxed);
         if self.spare.len() < SPARE_BATCHES_MAX && batch.capacity() <= SPARE_BYTES_MAX {
-            let room = batch.room();
-            self.spare.push(batch.recycle(room));
+            self.spare.push(batch.recycle());
         }
     }
 
@@ -263,7 +262,7 @@ impl<P: Encode> Shard<P> {
 
 /// Members that get other bytes than the rest of their room in this batch: those it leaves out, and those that came late.
 fn specials(local: &LocalRoom, batch: &Batch) -> SmallVec<[LaneId; 8]> {
-    batch.entries().iter().filter_map(|e| e.except).chain(local.late.iter().map(|&(lane, _)| lane)).collect()
+    batch.left_out().chain(local.late.iter().map(|&(lane, _)| lane)).collect()
 }
 
 /// Seals the front batch and marks the members that need special care in it.

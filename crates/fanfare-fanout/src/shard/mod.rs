@@ -5,7 +5,7 @@ mod reply;
 mod slow;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use crate::batch::{Batch, Encode, VARIANTS_MAX};
 use crate::lane::{End, LaneState, Subscription};
 use crate::outbox::Outbox;
-use crate::room::{LocalRoom, Member};
+use crate::room::{ByRoomId, LocalRoom, Member};
 use crate::sync::atomic::AtomicU64;
 use crate::{Budget, LaneId, Latencies, OutboxLimits, Outcome, Queued, RoomId, Sink};
 
@@ -60,7 +60,7 @@ pub struct Shard<P> {
     lanes: Slab<LaneState>,
     generation: u32,
     rooms: Slab<LocalRoom>,
-    by_id: HashMap<RoomId, u32>,
+    by_id: ByRoomId<u32>,
     /// Rooms with something to flush, each once.
     dirty: VecDeque<u32>,
     /// Rooms whose batch may still grow, by the time it may do so until.
@@ -91,7 +91,7 @@ impl<P: Encode> Shard<P> {
             lanes: Slab::new(),
             generation: 0,
             rooms: Slab::new(),
-            by_id: HashMap::new(),
+            by_id: ByRoomId::default(),
             dirty: VecDeque::new(),
             waiting: BinaryHeap::new(),
             now: Duration::ZERO,

@@ -6,4 +6,5 @@ pub mod dev;
 pub mod publish;
 pub mod serve;
 pub mod sub;
+pub mod token;
 pub mod version;

@@ -329,10 +329,15 @@ fn features_that_are_not_built_are_refused() {
         refused(table, "history_ms", "1", "0");
         refused(table, "inbox_size", "1", "0");
     }
+}
+
+#[test]
+fn unfit_token_keys_are_named_by_their_place_and_never_quoted() {
     check_complaint(
-        "[auth]\nkeys = ['hunter2']",
-        "fanfare.toml:2:1: `auth.keys = [\"***\"]` is not available in this version; only [] is",
+        "[auth]\nkeys = ['0123456789abcdef0123456789abcdef', 'hunter2']",
+        "fanfare.toml:2:1: entry 2 of `auth.keys`: a secret must have at least 32 bytes; make one with `openssl rand -hex 32`",
     );
+    assert!(!file("[auth]\nkeys = ['0123456789abcdef0123456789abcdef']").unwrap().tokens.is_empty());
 }
 
 #[test]

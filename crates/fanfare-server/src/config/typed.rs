@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
-use fanfare_guard::{NamespacePolicy, Namespaces, OriginPolicy, Right};
+use fanfare_guard::{NamespacePolicy, Namespaces, OriginPolicy, Right, TokenKeys};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -52,6 +52,8 @@ pub struct Config {
     pub namespaces: Namespaces,
     /// Whether clients may connect without a token.
     pub guests: bool,
+    /// Keys that tokens are checked with.
+    pub tokens: TokenKeys,
     /// Keys that open the API. Without any, [`Config::api_open`] decides.
     pub api_keys: Vec<Secret>,
     /// Whether the API answers without a key: only in `fanfare dev`, and only while no key is configured. When this is
@@ -136,7 +138,6 @@ impl Config {
 /// promise that is not kept. `*` stands for any namespace. Whoever builds the feature deletes the row.
 pub(super) const UNAVAILABLE: &[(&str, &str)] = &[
     ("limits", "mode"),
-    ("auth", "keys"),
     ("auth", "jwks_url"),
     ("namespaces.*", "slow"),
     ("namespaces.*", "filter"),
@@ -243,6 +244,7 @@ impl Check {
             },
             namespaces: self.namespaces(raw),
             guests: raw.auth.guests.value,
+            tokens: self.tokens(&raw.auth.keys),
             api_open: program == Program::Dev && api_keys.is_empty(),
             api_keys,
             api_on_client_listener: raw.api.on_client_listener.value,
@@ -455,6 +457,13 @@ impl Check {
             }
         }
         setting.value.clone()
+    }
+
+    fn tokens(&mut self, setting: &Setting<Vec<Secret>>) -> TokenKeys {
+        TokenKeys::parse(setting.value.iter().map(Secret::expose)).unwrap_or_else(|(index, error)| {
+            self.problem(setting, format!("entry {} of `auth.keys`: {error}", index + 1));
+            TokenKeys::default()
+        })
     }
 
     fn log_level(&mut self, setting: &Setting<String>) -> String {

@@ -249,7 +249,6 @@ async fn who_comes_in_while_the_node_leaves_is_told_too() {
         }
         node.ended().await;
     }
-    eprintln!("IN {let_in} OUT {refused}");
     assert!(let_in > 0, "{refused} were refused, nobody was let in");
 }
 

@@ -340,7 +340,7 @@ async fn who_is_closed_and_does_not_go_loses_its_place_all_the_same() {
         // Says nothing at all, a pong neither.
         (Vec::new(), 4504),
     ] {
-        let mut raw = node.upgrade("/helloworld").await;
+        let mut raw = Raw::let_in(node.clients, "/helloworld").await;
         raw.send(&bytes).await;
         let mut last = raw.frame().await;
         while last.first == 0x89 {

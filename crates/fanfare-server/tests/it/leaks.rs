@@ -57,18 +57,6 @@ async fn rooms_that_were_left_are_gone_after_the_sweep() {
     node.wait_for_metric("fanfare_rooms", 0.0).await;
 }
 
-/// A handshake that is let in, now or once those that went before are forgotten.
-async fn come_in(clients: SocketAddr, path: &str) -> Raw {
-    loop {
-        let mut raw = Raw::open(clients).await;
-        raw.send(handshake(path, clients, "").as_bytes()).await;
-        match raw.head().await.status {
-            101 => return raw,
-            status => assert_eq!(status, 503),
-        }
-    }
-}
-
 /// One of many ways to come and to go without a word.
 async fn come_and_go(clients: SocketAddr, way: usize) {
     let raw = match way % 5 {
@@ -84,9 +72,9 @@ async fn come_and_go(clients: SocketAddr, way: usize) {
             raw.send(handshake("/room/a", clients, "").as_bytes()).await;
             raw
         }
-        3 => come_in(clients, "/room/a").await,
+        3 => Raw::let_in(clients, "/room/a").await,
         _ => {
-            let mut raw = come_in(clients, "/ws").await;
+            let mut raw = Raw::let_in(clients, "/ws").await;
             raw.send(&frame(0x81, br#"{"name":"subscribe","room":"b"}"#)).await;
             // Half a frame.
             raw.send(&frame(0x81, br#"{"name":"subscribe","room":"c"}"#)[..9]).await;

@@ -16,4 +16,5 @@ mod process;
 mod slow;
 mod support;
 mod tidy;
+mod tokens;
 mod tutorials;

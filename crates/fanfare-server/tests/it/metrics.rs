@@ -310,12 +310,9 @@ async fn counters_move_by_exactly_what_happened() {
     request(node.admin, "POST", "/api/publish", &[], r#"{"room":"a","message":1}"#).await;
     check("refused publications", &[]).await;
 
-    for (path, headers) in [
-        ("/ws", &[("Origin", "https://evil.example")][..]),
-        ("/room/a%20b", &[]),
-        ("/room/a?token=x", &[]),
-        ("/room/a?format=xml", &[]),
-    ] {
+    for (path, headers) in
+        [("/ws", &[("Origin", "https://evil.example")][..]), ("/room/a%20b", &[]), ("/room/a?format=xml", &[])]
+    {
         assert!(Client::try_connect(node.clients, path, headers).await.is_err(), "{path}");
     }
     let mut raw = Raw::open(node.clients).await;
@@ -330,7 +327,6 @@ async fn counters_move_by_exactly_what_happened() {
         &[
             ("handshakes_total{result=\"origin\"}", 1),
             ("handshakes_total{result=\"bad_room\"}", 1),
-            ("handshakes_total{result=\"not_allowed\"}", 1),
             ("handshakes_total{result=\"malformed\"}", 2),
         ],
     )

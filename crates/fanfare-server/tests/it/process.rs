@@ -215,6 +215,12 @@ fn upgrade(address: SocketAddr, path: &str) -> BufReader<TcpStream> {
     stream
 }
 
+/// Waits until the gateway counts so many: a handshake is answered a moment before its connection is one.
+fn wait_for_connections(admin: SocketAddr, count: usize) {
+    let sample = format!("\nfanfare_connections {count}\n");
+    wait_until("the connections to be counted", || get_from(admin, "/metrics").1.contains(&sample));
+}
+
 fn close_code(stream: &mut impl Read) -> u16 {
     let mut header = [0; 4];
     stream.read_exact(&mut header).expect("a close frame");
@@ -285,6 +291,7 @@ fn serve_says_what_it_listens_on_and_leaves_with_0_when_told() {
         let (clients, admin) = serve.addresses();
         assert_eq!(get_from(admin, "/readyz").0, 200);
         let mut client = upgrade(clients, "/room/a?format=text");
+        wait_for_connections(admin, 1);
         serve.signal(signal);
         assert_eq!(close_code(&mut client), 1012);
         // It answers, as a browser does, and is let go before its time is up.
@@ -297,6 +304,17 @@ fn serve_says_what_it_listens_on_and_leaves_with_0_when_told() {
     }
 }
 
+/// Its first line is a promise: from then on it can be told to leave, and will do so in good order.
+#[test]
+fn a_signal_right_after_the_start_is_not_too_early() {
+    for _ in 0..5 {
+        let mut serve = Process::fanfare(SERVE, &[("FANFARE_DRAIN__GRACE_MS", "0")]);
+        serve.err.wait_for(&["clients on "]);
+        serve.signal(Signal::TERM);
+        assert_eq!(serve.ended().code(), Some(0), "{:#?}", serve.err.so_far());
+    }
+}
+
 #[test]
 fn a_second_signal_hurries_out_of_the_grace_and_out_of_the_window() {
     for (grace, window, said) in [("3600000", "3600000", "leaving service"), ("0", "3600000", "listener closed")] {
@@ -305,6 +323,7 @@ fn a_second_signal_hurries_out_of_the_grace_and_out_of_the_window() {
         let (clients, admin) = serve.addresses();
         // Two, so that the pace of an hour has closed one of them at the most.
         let mut held = [upgrade(clients, "/room/a?format=text"), upgrade(clients, "/room/a?format=text")];
+        wait_for_connections(admin, 2);
         serve.signal(Signal::TERM);
         serve.err.wait_for(&[said]);
         assert_eq!(get_from(admin, "/readyz").0, 503);
@@ -421,8 +440,9 @@ fn a_second_gateway_cannot_share_the_first_ones_port() {
 fn a_port_can_be_used_again_at_once() {
     let quick = [("FANFARE_DRAIN__GRACE_MS", "0"), ("FANFARE_DRAIN__WINDOW_MS", "0")];
     let mut first = Process::fanfare(SERVE, &quick);
-    let (clients, _) = first.addresses();
+    let (clients, admin) = first.addresses();
     let mut client = upgrade(clients, "/room/a?format=text");
+    wait_for_connections(admin, 1);
     first.signal(Signal::TERM);
     assert_eq!(close_code(&mut client), 1012);
     client.get_mut().write_all(&crate::support::close_frame(1012, "")).expect("an open connection");

@@ -256,6 +256,10 @@ async fn write_until_blocked(raw: &mut Raw, bytes: impl Fn(u64) -> Vec<u8>) -> (
     panic!("the other side takes everything");
 }
 
+/// More than this is never queued for who does not read: the pause comes at 64 KiB, and what was read before it, or is owed by other
+/// shards, comes on top.
+const QUEUED_MAX: usize = 400_000;
+
 /// Who publishes without reading the acks is slowed by not being read. It is not evicted for its own haste, what is queued for it is
 /// bounded, and when it reads on all acks are there, in order.
 #[tokio::test]
@@ -280,7 +284,7 @@ async fn a_publisher_that_does_not_read_its_acks_is_slowed() {
     assert_eq!(node.metric("fanfare_closes_total{reason=\"slow_consumer\"}").await, 0.0);
     assert_eq!(node.metric("fanfare_evicted_total").await, 0.0);
     let queued = node.hub.budget().used();
-    assert!(queued > 0 && queued < 500_000, "{queued} bytes of acks are queued");
+    assert!(queued > 0 && queued < QUEUED_MAX, "{queued} bytes of acks are queued");
 
     // From here on it reads, and all that it said is done.
     let published = batches * 100;
@@ -298,7 +302,7 @@ async fn a_publisher_that_does_not_read_its_acks_is_slowed() {
         acks += 1;
     }
     let peak = peak.end();
-    assert!(peak < 500_000, "{peak} bytes were queued at most");
+    assert!(peak < QUEUED_MAX, "{peak} bytes were queued at most");
     let end = r#"{"room":"a","message":"\"end\""}"#;
     request(node.admin, "POST", "/api/publish", &[], end).await;
     assert_eq!(within("the reader", reading).await.expect("no panic"), published, "what was said was heard");
@@ -331,7 +335,7 @@ async fn echoes_that_nobody_reads_are_bounded() {
     node.wait_for_metric("fanfare_closes_total{reason=\"write_timeout\"}", 1.0).await;
     node.wait_for_metric("fanfare_connections", 0.0).await;
     let peak = peak.end();
-    assert!(peak < 500_000, "{peak} bytes were queued at most");
+    assert!(peak < QUEUED_MAX, "{peak} bytes were queued at most");
 }
 
 /// What an operator sees of it: one line, which says what the client is told.

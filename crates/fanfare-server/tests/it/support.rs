@@ -392,6 +392,18 @@ impl Raw {
         raw
     }
 
+    /// After a handshake on this path, once there is a place: who has left may hold it a moment longer.
+    pub(crate) async fn let_in(address: SocketAddr, path: &str) -> Self {
+        loop {
+            let mut raw = Self::open(address).await;
+            raw.send(handshake(path, address, "").as_bytes()).await;
+            match raw.head().await.status {
+                101 => return raw,
+                status => assert_eq!(status, 503),
+            }
+        }
+    }
+
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         within("bytes to be sent", self.stream.write_all(bytes)).await.expect("an open socket");
     }

@@ -1,0 +1,139 @@
+//! Who comes in: origin, identity, room and dialect, from the request alone.
+//!
+//! What is malformed is refused over HTTP. Who may not come in is let in and closed with a code at once: a browser's page learns a close code, but
+//! never the status of a refused handshake, and would come back for ever.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fanfare_guard::Identity;
+use fanfare_protocol::{CloseReason, Dialect, Mode, Position, RoomName, Session, UserName};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
+use hyper::{Request, StatusCode};
+
+use crate::counters::Handshake;
+use crate::http::ClientContext;
+use crate::problem::Problem;
+use crate::query;
+use crate::upgrade::{TOKEN_PROTOCOL, only, protocols};
+
+/// Which path was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Door<'a> {
+    Rooms,
+    /// The room's name as it stands in the path.
+    Room(&'a str),
+    Echo,
+    HelloWorld,
+}
+
+/// A client whose handshake is finished.
+pub(crate) struct Admission {
+    pub(crate) session: Session,
+    pub(crate) identity: Identity,
+    /// When its token ends, on the node's clock.
+    pub(crate) expires: Option<Duration>,
+    /// Why it is closed at once.
+    pub(crate) refused: Option<CloseReason>,
+    pub(crate) since: Option<Position>,
+}
+
+type Refusal = (Handshake, Problem);
+
+/// Decides who comes in, and as whom.
+pub(crate) fn admit(
+    context: &ClientContext,
+    request: &Request<Incoming>,
+    door: Door<'_>,
+) -> Result<Admission, Refusal> {
+    check_origin(context, request)?;
+    let query = request.uri().query();
+    let mode = match door {
+        Door::Rooms => Mode::Rooms,
+        Door::Echo => Mode::Echo,
+        Door::HelloWorld => Mode::HelloWorld,
+        Door::Room(name) => Mode::Room(room(name)?),
+    };
+    let dialect = dialect(&mode, query)?;
+    let since = query::parameter(query, "since").map(|since| since.parse().map_err(bad_request)).transpose()?;
+    let session = Session::new(mode, dialect);
+    let (identity, expires, refused) = match identify(context, request)? {
+        Ok((identity, expires)) => (identity, expires, None),
+        Err(why) => (Identity::default(), None, Some(CloseReason::TokenRefused(why))),
+    };
+    Ok(Admission { session, identity, expires, refused, since })
+}
+
+fn bad_request(detail: &'static str) -> Refusal {
+    (Handshake::Malformed, Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail))
+}
+
+fn check_origin(context: &ClientContext, request: &Request<Incoming>) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let origins: Vec<_> = headers.get_all(ORIGIN).iter().collect();
+    let host = only(headers, HOST).and_then(|host| host.to_str().ok());
+    let is_allowed = match origins.as_slice() {
+        [] => true,
+        [origin] => origin.to_str().is_ok_and(|origin| context.hub.settings().origins.allows(Some(origin), host)),
+        _ => false,
+    };
+    if is_allowed {
+        return Ok(());
+    }
+    let detail = "pages of this origin may not connect; the operator can allow it under `origins`";
+    Err((Handshake::Origin, Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail)))
+}
+
+fn room(name: &str) -> Result<RoomName, Refusal> {
+    let bad = |detail: String| (Handshake::BadRoom, Problem::new(StatusCode::BAD_REQUEST, "bad_room", detail));
+    let name = query::segment(name).ok_or_else(|| bad("the room's name is not UTF-8".to_owned()))?;
+    RoomName::parse(&name).map_err(|error| bad(error.to_string()))
+}
+
+fn dialect(mode: &Mode, query: Option<&str>) -> Result<Dialect, Refusal> {
+    let joins = query::parameter(query, "join_newline").is_some_and(|value| value == "1" || value == "true");
+    match (mode, query::parameter(query, "format").as_deref()) {
+        // No events are told there: what comes back is what was said.
+        (Mode::Echo | Mode::HelloWorld, _) => Ok(Dialect::Text),
+        (_, None | Some("json")) => Ok(Dialect::Json),
+        (Mode::Room(_), Some("text")) => Ok(if joins { Dialect::TextJoined } else { Dialect::Text }),
+        (_, Some("text")) => Err(bad_request("format=text is spoken on /room/{room} only")),
+        (_, Some(_)) => Err(bad_request("format must be json or text")),
+    }
+}
+
+/// Who the client is, and until when; or why it is not believed.
+type Identified = Result<(Identity, Option<Duration>), &'static str>;
+
+fn identify(context: &ClientContext, request: &Request<Incoming>) -> Result<Identified, Refusal> {
+    let settings = context.hub.settings();
+    if let Some(token) = token(request) {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let verified = settings.tokens.verify(&token, wall);
+        let on_our_clock = |expires: Duration| context.hub.now() + expires.saturating_sub(wall);
+        return Ok(verified
+            .map(|(identity, expires)| (identity, expires.map(on_our_clock)))
+            .map_err(fanfare_guard::TokenError::text));
+    }
+    let Some(name) = query::parameter(request.uri().query(), "name").filter(|name| !name.is_empty()) else {
+        return Ok(Ok((Identity::default(), None)));
+    };
+    if !settings.guests {
+        return Ok(Err("a name needs a token here: guests may not choose one"));
+    }
+    match UserName::guest(&name) {
+        Ok(user) => Ok(Ok((Identity { user: Some(user), ..Identity::default() }, None))),
+        Err(error) => Err((Handshake::Malformed, Problem::new(StatusCode::BAD_REQUEST, "bad_name", error.to_string()))),
+    }
+}
+
+/// The token a client brought: in the query, the `Authorization` header, or as a subprotocol entry.
+fn token(request: &Request<Incoming>) -> Option<String> {
+    let bearer = || {
+        let value = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    };
+    let entry = || protocols(request.headers()).find_map(|entry| entry.strip_prefix(TOKEN_PROTOCOL)).map(str::to_owned);
+    query::parameter(request.uri().query(), "token").filter(|token| !token.is_empty()).or_else(bearer).or_else(entry)
+}
