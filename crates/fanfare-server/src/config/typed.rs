@@ -61,7 +61,7 @@ pub struct Config {
     pub api_open: bool,
     /// Whether the API is served on the client listener too.
     pub api_on_client_listener: bool,
-    /// Time a room stays after its last subscriber left.
+    /// Interval of the sweep that removes vacant rooms.
     pub reap: Duration,
     /// Pages and paths for trying things out.
     pub diagnostics: Diagnostics,

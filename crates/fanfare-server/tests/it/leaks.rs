@@ -94,8 +94,10 @@ async fn two_thousand_that_break_off_leave_no_descriptor_and_no_place_taken() {
     let variables = [("FANFARE_LIMITS__CONNECTIONS_MAX", places.as_str()), ("FANFARE_ROOMS__REAP_MS", "20")];
     let process = Process::fanfare(&["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], &variables);
     let (clients, admin) = process.addresses();
-    // What is opened once and for all is open before it is counted.
-    Client::connect(clients, "/ws").await.close().await;
+    // Shards open their poll sets when they start to serve: each must have served before it is counted what is open.
+    for _ in 0..32 {
+        Client::connect(clients, "/ws").await.close().await;
+    }
     wait_until("the first to be gone", async || metric(admin, "fanfare_connections").await == 0.0).await;
     let before = process.descriptors();
     let mut running = JoinSet::new();
