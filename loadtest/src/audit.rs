@@ -26,6 +26,8 @@ pub struct Stream {
     next: u64,
     /// Missing numbers below `next`: start → end, end exclusive, apart from each other. Without entries it allocates nothing.
     holes: BTreeMap<u64, u64>,
+    /// Numbers below `next` that came while the receiver was away.
+    unowed: u64,
 }
 
 impl Stream {
@@ -42,6 +44,14 @@ impl Stream {
             return Arrival::InOrder;
         }
         if self.fill(seq) { Arrival::OutOfOrder } else { Arrival::Duplicate }
+    }
+
+    /// What lies between the highest number that arrived and `seq` was not owed.
+    fn begin_at(&mut self, seq: u64) {
+        if seq > self.next {
+            self.unowed += seq - self.next;
+            self.next = seq;
+        }
     }
 
     /// Takes `seq` out of the hole it lies in; false when it lies in none.
@@ -143,6 +153,8 @@ pub struct Receiver {
     out_of_order: u64,
     corrupt: u64,
     foreign: u64,
+    /// The next arrival is the first of a stay.
+    begin_anywhere: bool,
 }
 
 impl Receiver {
@@ -150,31 +162,59 @@ impl Receiver {
     #[must_use]
     pub fn new(run: u32, room: u32, publishers: usize) -> Self {
         let streams = vec![Stream::default(); publishers].into_boxed_slice();
-        Self { run, room, streams, order: 0, announced: 0, duplicate: 0, out_of_order: 0, corrupt: 0, foreign: 0 }
+        Self {
+            run,
+            room,
+            streams,
+            order: 0,
+            announced: 0,
+            duplicate: 0,
+            out_of_order: 0,
+            corrupt: 0,
+            foreign: 0,
+            begin_anywhere: false,
+        }
     }
 
     /// Accounts for one arrival. Its stamp comes back when it is a delivery: whole, from this room, the first of its number.
     pub fn take(&mut self, payload: &[u8]) -> Option<Stamp> {
-        let Some(stamp) = Stamp::decode(payload) else {
-            self.corrupt += 1;
-            return None;
-        };
+        match Stamp::decode(payload) {
+            Some(stamp) => self.accept(stamp).then_some(stamp),
+            None => {
+                self.corrupt += 1;
+                None
+            }
+        }
+    }
+
+    /// Accounts for the arrival of a whole payload with this stamp; true when it is a delivery.
+    pub fn accept(&mut self, stamp: Stamp) -> bool {
         let known = stamp.run == self.run && stamp.room == self.room && stamp.seq < u64::MAX;
         let stream = self.streams.get_mut(stamp.publisher as usize).filter(|_| known);
         let Some(stream) = stream else {
             self.foreign += 1;
-            return None;
+            return false;
         };
+        if self.begin_anywhere {
+            self.begin_anywhere = false;
+            stream.begin_at(stamp.seq);
+        }
         match stream.take(stamp.seq) {
             Arrival::InOrder => {}
             Arrival::OutOfOrder => self.out_of_order += 1,
             Arrival::Duplicate => {
                 self.duplicate += 1;
-                return None;
+                return false;
             }
         }
         self.order = mix(mix(self.order, u64::from(stamp.publisher)), stamp.seq);
-        Some(stamp)
+        true
+    }
+
+    /// The receiver (of a room with one publisher) has just joined, or is about to: what comes first is where its stay
+    /// begins, and from there on it is owed everything.
+    pub fn begin_stay(&mut self) {
+        self.begin_anywhere = true;
     }
 
     /// Accounts for an arrival that cannot be a publication of this test at all.
@@ -202,6 +242,7 @@ impl Receiver {
         for (stream, &published) in self.streams.iter().zip(published) {
             let owed = if throughout { published } else { published.min(stream.next()) };
             let missing = stream.missing(owed);
+            let owed = owed - stream.unowed.min(owed);
             absent += missing;
             tally.expected += owed;
             tally.delivered += owed - missing;
@@ -391,6 +432,19 @@ mod tests {
         };
         assert_eq!(order(&[(0, 0), (1, 0)]), order(&[(0, 0), (1, 0)]));
         assert_ne!(order(&[(0, 0), (1, 0)]), order(&[(1, 0), (0, 0)]));
+    }
+
+    #[test]
+    fn who_comes_and_goes_is_owed_what_came_between() {
+        let mut receiver = Receiver::new(1, 2, 1);
+        for (joins, seq) in [(true, 5), (false, 6), (false, 8), (true, 20), (false, 21)] {
+            if joins {
+                receiver.begin_stay();
+            }
+            receiver.take(payload(1, 2, 0, seq).as_bytes());
+        }
+        let tally = receiver.tally(&[100], false);
+        assert_eq!((tally.expected, tally.delivered, tally.missing, tally.foreign), (6, 5, 1, 0));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fanfare_client::Url;
 
-use crate::scenario::{self, Plan};
+use crate::dialect::Dialect;
+use crate::scenario::{Plan, echo, rooms};
 use crate::stamp::Stamp;
 
 /// Loads a Fanfare gateway with connections and publications, and audits every delivery.
@@ -24,30 +25,47 @@ pub struct Cli {
 /// The scenarios.
 #[derive(Debug, Subcommand)]
 pub enum Scenario {
-    /// Spreads connections over rooms and publishes into all of them
+    /// Publishes into one room of many, as fast as it takes (1 room, 1,000 connections, 1 outstanding)
+    Fanout(RoomsArgs),
+    /// Publishes at a fixed rate, and counts latency from when each publication was due (1 room, 1,000 connections, 100 a second)
+    Rate(RoomsArgs),
+    /// Spreads connections over rooms and publishes into all of them (100 rooms, 1,000 connections, 2,000 a second)
     Rooms(RoomsArgs),
+    /// Publishes 16 KiB at a time (1 room, 100 connections, 1 outstanding)
+    Large(RoomsArgs),
     /// Sends messages to the echo path and awaits each one back
     Echo(EchoArgs),
+    /// Holds connections that do nothing, then lets them go: memory each, handshakes a second, memory that stays
+    Idle(IdleArgs),
+    /// Publishes at a fixed rate twice, with and without subscribers that do not read (500 connections, 2 KiB, 100 a second)
+    Slow(SlowArgs),
+    /// Publishes at a fixed rate while others join and leave without pause (10 rooms, 100 connections, 100 a second)
+    Churn(ChurnArgs),
+    /// Drops all connections at once and lets them come back at once (100 rooms, 1,000 connections)
+    Storm(RoomsArgs),
 }
 
-/// What both scenarios share.
+/// What all scenarios share.
 #[derive(Debug, Args)]
 pub struct Common {
     /// WebSocket address of the gateway
     #[arg(long, default_value = "ws://127.0.0.1:8080")]
     pub url: String,
-    /// Connections to open
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub connections: u32,
+    /// What the gateway speaks
+    #[arg(long, alias = "format", value_enum, default_value_t = Dialect::Json)]
+    pub dialect: Dialect,
+    /// Connections to open [default: 1000, or what the scenario says]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
     /// How long to publish: 500ms, 10s, 2m
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
     /// Stop after this many publications, even before the duration has passed
     #[arg(long)]
     pub publications: Option<u64>,
-    /// Length of each payload in bytes
-    #[arg(long, default_value_t = 128, value_parser = parse_payload)]
-    pub payload: usize,
+    /// Length of each payload in bytes [default: 128, or what the scenario says]
+    #[arg(long, value_parser = parse_payload)]
+    pub payload: Option<usize>,
     /// Worker threads
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub threads: u8,
@@ -60,7 +78,13 @@ pub struct Common {
     /// Token to connect with
     #[arg(long)]
     pub token: Option<String>,
-    /// Process of the gateway: its CPU time and memory are reported
+    /// Key of a Pusher application
+    #[arg(long, default_value = "app-key")]
+    pub pusher_key: String,
+    /// Secret of a Pusher application
+    #[arg(long, default_value = "app-secret")]
+    pub pusher_secret: String,
+    /// Process of the gateway: CPU time and memory, of its children too, are reported
     #[arg(long)]
     pub pid: Option<u32>,
     /// Also write the report to this file as JSON
@@ -71,31 +95,28 @@ pub struct Common {
     pub allow_closes: bool,
 }
 
-/// `fanfare-load rooms`.
+/// The scenarios with rooms.
 #[derive(Debug, Args)]
 pub struct RoomsArgs {
-    /// What both scenarios share.
+    /// What all scenarios share.
     #[command(flatten)]
     pub common: Common,
-    /// Rooms to spread the connections over
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rooms: u32,
-    /// Publications per second over all rooms [default: 2000]
+    /// Rooms to spread the connections over [default: what the scenario says]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rooms: Option<u32>,
+    /// Publications per second over all rooms [default: what the scenario says]
     #[arg(long, conflicts_with = "outstanding", value_parser = parse_rate)]
     pub rate: Option<f64>,
-    /// Saturate: publish whenever fewer than this many publications of a publisher are on their way to some member
+    /// Saturate: publish whenever fewer than this many publications of a publisher are on their way to some subscriber
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub outstanding: Option<u32>,
-    /// Dialect of the connections
-    #[arg(long, value_enum, default_value_t = Format::Json)]
-    pub format: Format,
-    /// Who publishes: a member of the room, or a backend through the admin listener
+    /// Who publishes: a subscriber of the room, or a backend over HTTP
     #[arg(long, value_enum, default_value_t = Publishers::Ws)]
     pub publishers: Publishers,
     /// Publishers in each room
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub publishers_per_room: u32,
-    /// Admin listener, for publishing over HTTP
+    /// Where backends publish: the admin listener
     #[arg(long, default_value = "http://127.0.0.1:8081")]
     pub admin: String,
     /// API key, for publishing over HTTP
@@ -109,7 +130,7 @@ pub struct RoomsArgs {
 /// `fanfare-load echo`.
 #[derive(Debug, Args)]
 pub struct EchoArgs {
-    /// What both scenarios share.
+    /// What all scenarios share.
     #[command(flatten)]
     pub common: Common,
     /// Messages per second over all connections
@@ -120,41 +141,82 @@ pub struct EchoArgs {
     pub outstanding: Option<u32>,
 }
 
-/// The dialect of the swarm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Objects with a `name`.
-    Json,
-    /// Messages as they are.
-    Text,
+/// `fanfare-load idle`.
+#[derive(Debug, Args)]
+pub struct IdleArgs {
+    /// Rooms and the rest. The publications, one a room unless more are asked for, come after the idle time.
+    #[command(flatten)]
+    pub rooms: RoomsArgs,
+    /// How long to do nothing
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    pub hold: Duration,
+    /// How long after the last connection has left its memory may still come back
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    pub leaving: Duration,
+}
+
+/// `fanfare-load slow`.
+#[derive(Debug, Args)]
+pub struct SlowArgs {
+    /// Rooms and the rest.
+    #[command(flatten)]
+    pub rooms: RoomsArgs,
+    /// Of the subscribers, how many do not read while publications go out, percent
+    #[arg(long, default_value_t = 1.0, value_parser = parse_percent)]
+    pub stalled_percent: f64,
+}
+
+/// `fanfare-load churn`.
+#[derive(Debug, Args)]
+pub struct ChurnArgs {
+    /// Rooms and the rest.
+    #[command(flatten)]
+    pub rooms: RoomsArgs,
+    /// Connections besides, each of which joins a room, leaves it, and joins again
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub roamers: u32,
 }
 
 /// Who publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Publishers {
-    /// A member of the room.
+    /// A subscriber of the room.
     Ws,
-    /// A backend through the admin listener.
+    /// A backend over HTTP.
     Http,
 }
 
 impl Cli {
-    /// Turns the arguments into a plan. `run` is a random tag that keeps runs apart.
+    /// Turns the arguments into plans, to be carried out one after the other. `run` is a random tag that keeps runs apart.
     ///
     /// # Errors
     /// Arguments that do not fit together. The texts say what to change.
-    pub fn plan(&self, run: u32) -> anyhow::Result<Plan> {
-        match &self.scenario {
-            Scenario::Rooms(args) => scenario::rooms::plan(args, run),
-            Scenario::Echo(args) => scenario::echo::plan(args, run),
-        }
+    pub fn plans(&self, run: u32) -> anyhow::Result<Vec<Plan>> {
+        Ok(match &self.scenario {
+            Scenario::Fanout(args) => vec![rooms::plan(args, &rooms::FANOUT, run)?],
+            Scenario::Rate(args) => vec![rooms::plan(args, &rooms::RATE, run)?],
+            Scenario::Rooms(args) => vec![rooms::plan(args, &rooms::ROOMS, run)?],
+            Scenario::Large(args) => vec![rooms::plan(args, &rooms::LARGE, run)?],
+            Scenario::Storm(args) => vec![rooms::storm(args, run)?],
+            Scenario::Idle(args) => vec![rooms::idle(args, run)?],
+            Scenario::Churn(args) => vec![rooms::churn(args, run)?],
+            Scenario::Slow(args) => rooms::slow(args, run)?.into(),
+            Scenario::Echo(args) => vec![echo::plan(args, run)?],
+        })
     }
 
-    /// What both scenarios share.
+    /// What all scenarios share.
     #[must_use]
     pub fn common(&self) -> &Common {
         match &self.scenario {
-            Scenario::Rooms(args) => &args.common,
+            Scenario::Fanout(args)
+            | Scenario::Rate(args)
+            | Scenario::Rooms(args)
+            | Scenario::Large(args)
+            | Scenario::Storm(args) => &args.common,
+            Scenario::Idle(args) => &args.rooms.common,
+            Scenario::Churn(args) => &args.rooms.common,
+            Scenario::Slow(args) => &args.rooms.common,
             Scenario::Echo(args) => &args.common,
         }
     }
@@ -187,6 +249,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 fn parse_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     if (0.001..=10_000_000.0).contains(&rate) { Ok(rate) } else { Err("must be from 0.001 to 10000000".to_owned()) }
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if percent > 0.0 && percent <= 90.0 { Ok(percent) } else { Err("must be more than 0 and at most 90".to_owned()) }
 }
 
 fn parse_payload(text: &str) -> Result<usize, String> {

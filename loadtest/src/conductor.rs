@@ -1,18 +1,16 @@
-//! Takes a plan through its phases: open, publish, settle, close; and draws up the report.
+//! Takes a plan through its phases: open, hold or storm, publish, settle, close; and draws up the report.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
-use tokio::sync::watch;
-
 use crate::process::{self, Usage};
 use crate::progress::Progress;
 use crate::report::{Facts, Report, Samples};
-use crate::scenario::{Pace, Plan};
+use crate::scenario::Plan;
 use crate::swarm::{self, Ended, Measured, Phase, Shared};
+use anyhow::{Context, anyhow};
 
 /// Carries out the plan.
 ///
@@ -22,13 +20,29 @@ use crate::swarm::{self, Ended, Measured, Phase, Shared};
 pub fn carry_out(plan: Plan, progress: &Progress) -> anyhow::Result<Report> {
     process::ensure_descriptors(plan.descriptors())?;
     let before = sample(&plan)?;
-    let run = Run::begin(plan);
+    let mut run = Run::begin(plan)?;
     let outcome = run.phases(progress, before);
     progress.end();
     if outcome.is_err() {
-        run.phase.send_replace(Phase::Abandoned);
+        run.shared.enter(Phase::Abandoned);
     }
     run.end(outcome)
+}
+
+/// Carries out plans one after the other. The report is the last one's; with two, it says how they differ.
+///
+/// # Errors
+/// As [`carry_out`].
+pub fn carry_out_all(plans: Vec<Plan>, progress: &Progress) -> anyhow::Result<Report> {
+    let mut earlier: Option<Report> = None;
+    for plan in plans {
+        let mut report = carry_out(plan, progress)?;
+        if let Some(earlier) = earlier {
+            report.compare(&earlier);
+        }
+        earlier = Some(report);
+    }
+    earlier.context("there is nothing to do")
 }
 
 type Worker = JoinHandle<anyhow::Result<(Vec<Ended>, Measured)>>;
@@ -36,63 +50,131 @@ type Worker = JoinHandle<anyhow::Result<(Vec<Ended>, Measured)>>;
 /// A run whose threads have been started.
 struct Run {
     shared: Arc<Shared>,
-    phase: watch::Sender<Phase>,
     workers: Vec<Worker>,
     begun: Instant,
+    /// Questions asked.
+    asked: usize,
+    /// The largest resident memory of the gateway that was seen while publishing, KiB.
+    peak_kib: u64,
 }
 
 /// What the phases brought, before the audits are collected.
 struct Outcome {
     opening: Duration,
+    storm: Option<Duration>,
     start: Instant,
+    /// How long connections came and went.
+    churning: Duration,
     samples: Samples,
     flushed: bool,
 }
 
 impl Run {
-    fn begin(plan: Plan) -> Self {
-        let shared = Arc::new(Shared::new(plan));
-        let (phase, watched) = watch::channel(Phase::Opening);
-        let worker = |index| {
-            let (shared, watched) = (shared.clone(), watched.clone());
-            thread::spawn(move || swarm::work(&shared, watched, index))
+    fn begin(plan: Plan) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        let (shared, polls) = Shared::new(plan)?;
+        let shared = Arc::new(shared);
+        let worker = |(index, poll)| {
+            let shared = shared.clone();
+            thread::spawn(move || swarm::work(&shared, poll, index))
         };
-        let workers = (0..shared.plan.threads).map(worker).collect();
-        Self { shared, phase, workers, begun: Instant::now() }
+        let workers = polls.into_iter().enumerate().map(worker).collect();
+        Ok(Self { shared, workers, begun, asked: 0, peak_kib: 0 })
     }
 
-    fn phases(&self, progress: &Progress, before: Option<Usage>) -> anyhow::Result<Outcome> {
-        self.open(progress)?;
+    fn phases(&mut self, progress: &Progress, before: Option<Usage>) -> anyhow::Result<Outcome> {
+        let connections = self.shared.plan.connections as u64;
+        let ours_first = Usage::of(std::process::id()).ok();
+        self.open(progress, connections)?;
         let opening = self.begun.elapsed();
+        let ours_open = Usage::of(std::process::id()).ok();
+        self.ask()?;
+        if !self.shared.plan.dialect.answers_in_order() {
+            thread::sleep(Duration::from_millis(500));
+        }
+        if let Some(hold) = self.shared.plan.hold {
+            self.hold(progress, hold)?;
+        }
         let open = sample(&self.shared.plan)?;
+        let storm = match self.shared.plan.storms {
+            true => Some(self.storm(progress, connections * 2)?),
+            false => None,
+        };
+        let calm = sample(&self.shared.plan)?;
         let ours = Usage::of(std::process::id()).ok();
         let start = self.publish(progress)?;
+        let churning = start.elapsed();
+        self.calm()?;
         self.settle(progress)?;
         let end = sample(&self.shared.plan)?;
-        let samples = Samples { before, open, end, ours_before: ours, ours_end: Usage::of(std::process::id()).ok() };
-        let flushed = self.flush()?;
-        self.phase.send_replace(Phase::Closing);
-        Ok(Outcome { opening, start, samples, flushed })
+        let ours_end = Usage::of(std::process::id()).ok();
+        let peak_kib = self.peak_kib;
+        let samples = Samples {
+            before,
+            open,
+            calm,
+            end,
+            after: None,
+            peak_kib,
+            ours_first,
+            ours_open,
+            ours_before: ours,
+            ours_end,
+        };
+        let flushed = self.ask()?;
+        self.shared.enter(Phase::Closing);
+        Ok(Outcome { opening, storm, start, churning, samples, flushed })
+    }
+
+    fn hold(&self, progress: &Progress, hold: Duration) -> anyhow::Result<()> {
+        progress.begin("holding", millis(hold));
+        let begun = Instant::now();
+        self.watch(|| {
+            progress.update(millis(begun.elapsed()), || "nothing happens".to_owned());
+            begun.elapsed() >= hold
+        })
+    }
+
+    /// Drops all connections and waits until they are back.
+    fn storm(&mut self, progress: &Progress, ready: u64) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        self.shared.enter(Phase::Storm);
+        self.open(progress, ready)?;
+        let storm = begun.elapsed();
+        self.ask()?;
+        Ok(storm)
+    }
+
+    /// Waits until those that come and go have stopped.
+    fn calm(&self) -> anyhow::Result<()> {
+        self.shared.enter(Phase::Calming);
+        let roamers = self.shared.plan.roamers as u64;
+        let mut moved = Moved::new(Instant::now());
+        self.watch(|| {
+            let calm = self.shared.sum(|lane| &lane.calm);
+            calm >= roamers || moved.since(calm) > self.shared.plan.settle
+        })
     }
 
     /// Opens all connections, or returns the first failure.
-    fn open(&self, progress: &Progress) -> anyhow::Result<()> {
-        let connections = self.shared.plan.connections as u64;
-        progress.begin("opening", connections);
+    fn open(&self, progress: &Progress, wanted: u64) -> anyhow::Result<()> {
+        progress.begin("opening", wanted);
         self.watch(|| {
             let ready = self.shared.sum(|lane| &lane.ready);
-            progress.update(ready, || format!("{ready} of {connections} connections"));
-            ready == connections
+            progress.update(ready, || format!("{ready} of {wanted} connections"));
+            ready >= wanted
         })
     }
 
     /// Publishes until every publisher is done. At a fixed rate the gateway may hold up publishers beyond the duration;
     /// they are given up when nothing at all has moved for the settling time.
-    fn publish(&self, progress: &Progress) -> anyhow::Result<Instant> {
-        let plan = &self.shared.plan;
+    fn publish(&mut self, progress: &Progress) -> anyhow::Result<Instant> {
+        let shared = self.shared.clone();
+        let plan = &shared.plan;
         let start = Instant::now();
-        self.phase.send_replace(Phase::Publishing { start });
-        let pacer = self.pacer(start);
+        shared.enter(Phase::Publishing { start });
+        let mut peak_kib = 0;
+        let mut looked = start;
         progress.begin("publishing", millis(plan.duration));
         let mut moved = Moved::new(start);
         self.watch(|| {
@@ -101,32 +183,28 @@ impl Run {
             progress.update(millis(elapsed), || {
                 format!("{delivered} delivered, {:.0} a second", delivered as f64 / elapsed.as_secs_f64().max(0.001))
             });
+            if looked.elapsed() > PEAK_INTERVAL {
+                looked = Instant::now();
+                peak_kib = sample(plan).ok().flatten().map_or(0, |usage| usage.rss_kib).max(peak_kib);
+            }
             let done = self.shared.publishers.iter().all(|publisher| publisher.done.load(Ordering::Acquire));
+            // Whoever comes and goes does so for the whole time.
+            let done = done && (plan.roamers == 0 || elapsed >= plan.duration);
             let since = moved.since(self.shared.sum(|lane| &lane.arrivals) + self.published());
             done || (elapsed > plan.duration && since > plan.settle)
         })?;
-        if let Some(pacer) = pacer {
-            // It has done its last turn, or notices the end of the watch within 100 ms.
-            pacer.join().map_err(|_| anyhow!("the pacer panicked"))?;
-        }
+        self.peak_kib = peak_kib;
         Ok(start)
-    }
-
-    fn pacer(&self, start: Instant) -> Option<JoinHandle<()>> {
-        let Pace::Rate(schedule) = self.shared.plan.pace else { return None };
-        let shared = self.shared.clone();
-        Some(thread::spawn(move || {
-            let publishers = &shared.publishers;
-            let over = || publishers.iter().all(|publisher| publisher.done.load(Ordering::Acquire));
-            schedule.run(start, |index| &publishers[index as usize].wake, over);
-        }))
     }
 
     /// Waits until everything published has arrived everywhere, or nothing has arrived for the settling time.
     fn settle(&self, progress: &Progress) -> anyhow::Result<()> {
         let plan = &self.shared.plan;
         let published = self.shared.publishers.iter().map(|publisher| publisher.published.load(Ordering::Acquire));
-        let owed = |(index, published): (usize, u64)| published * plan.members(index / plan.publishers_per_room) as u64;
+        let owed = |(index, published): (usize, u64)| {
+            let waited_for = plan.waited_for(index / plan.publishers_per_room) - usize::from(plan.hears_itself_not());
+            published * waited_for as u64
+        };
         let expected: u64 = published.enumerate().map(owed).sum();
         progress.begin("settling", expected);
         let mut moved = Moved::new(Instant::now());
@@ -138,15 +216,18 @@ impl Run {
         })
     }
 
-    /// Asks every connection for a pong, behind which nothing is left on its way. False when some did not answer.
-    fn flush(&self) -> anyhow::Result<bool> {
-        self.phase.send_replace(Phase::Flushing);
+    /// Asks every connection for an answer, behind which nothing is left on its way. False when some gave none.
+    fn ask(&mut self) -> anyhow::Result<bool> {
+        self.shared.enter(Phase::Asking);
+        let question = self.asked;
+        self.asked += 1;
         let connections = self.shared.plan.connections as u64;
-        let flushed = || self.shared.sum(|lane| &lane.flushed);
+        let answers = || self.shared.sum(|lane| &lane.answers[question]);
         let mut moved = Moved::new(Instant::now());
+        let arrivals = || self.shared.sum(|lane| &lane.arrivals);
         let patience = self.shared.plan.settle;
-        self.watch(|| flushed() >= connections || moved.since(flushed()) > patience)?;
-        Ok(flushed() >= connections)
+        self.watch(|| answers() >= connections || moved.since(answers() + arrivals()) > patience)?;
+        Ok(answers() >= connections)
     }
 
     /// Looks again and again until `done`, or until something has failed.
@@ -181,16 +262,20 @@ impl Run {
                 Err(error) => broken = Some(error),
             }
         }
-        let outcome = outcome?;
+        let mut outcome = outcome?;
         if let Some(error) = broken {
             return Err(error);
         }
+        outcome.samples.after = leaving(&self.shared.plan)?;
         let last = Duration::from_nanos(
             self.shared.lanes.iter().map(|l| l.last_ns.load(Ordering::Relaxed)).max().unwrap_or(0),
         );
         let facts = Facts {
             plan: &self.shared.plan,
             opening: outcome.opening,
+            storm: outcome.storm,
+            churning: outcome.churning,
+            joins: self.shared.sum(|lane| &lane.joins),
             delivering: (self.shared.origin + last).saturating_duration_since(outcome.start),
             published: self.shared.publishers.iter().map(|p| p.published.load(Ordering::Acquire)).collect(),
             cut_off: self.shared.publishers.iter().map(|p| p.cut_off.load(Ordering::Acquire)).collect(),
@@ -224,8 +309,19 @@ impl Moved {
     }
 }
 
+/// How often the memory of the gateway is looked at.
+const PEAK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The gateway when all have left, and some time has passed.
+fn leaving(plan: &Plan) -> anyhow::Result<Option<Usage>> {
+    let Some(leaving) = plan.leaving else { return Ok(None) };
+    thread::sleep(leaving);
+    sample(plan)
+}
+
 fn sample(plan: &Plan) -> anyhow::Result<Option<Usage>> {
-    let usage = plan.pid.map(|pid| Usage::of(pid).with_context(|| format!("cannot read the usage of process {pid}")));
+    let usage =
+        plan.pid.map(|pid| Usage::of_family(pid).with_context(|| format!("cannot read the usage of process {pid}")));
     usage.transpose()
 }
 

@@ -1,14 +1,17 @@
 //! `fanfare-load`: a connection swarm with an exact delivery audit.
 //!
 //! A [`scenario::Plan`] says who connects where and who publishes when. [`conductor::carry_out`] takes it through its phases:
-//! open, publish, settle, close. The [`swarm`] holds the connections, on at most two threads; each receiver checks every
-//! arrival with the pure [`audit`], and the [`report`] says what was owed and what came.
+//! open, hold or storm, publish, settle, close. The [`swarm`] holds the connections, on at most two threads; what they say is
+//! a matter of the [`dialect`], so that other servers are measured through the same path. Each receiver checks every arrival
+//! with the pure [`audit`], and the [`report`] says what was owed and what came.
 //!
 //! Nothing is sampled: a gateway that loses, doubles, displaces or changes one message in any number of them is found.
 
 pub mod audit;
 pub mod cli;
 pub mod conductor;
+pub mod dialect;
+pub mod frame;
 pub mod pace;
 pub mod process;
 pub mod progress;

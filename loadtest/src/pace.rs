@@ -1,9 +1,7 @@
 //! When publications are due: at a fixed rate, or as soon as an earlier one has reached everybody.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use tokio::sync::{Notify, Semaphore};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A fixed rate over all publishers in turn. The times are computed, never measured, so a stall of the gateway or of this
 /// program delays nothing on paper: latency is counted from the time a publication was due (no coordinated omission).
@@ -33,74 +31,62 @@ impl Schedule {
     fn turn(&self, number: u64) -> Duration {
         Duration::from_secs_f64(number as f64 / self.rate)
     }
-
-    /// Wakes each publisher when its turn has come; returns after the last turn, or when `stop` says so. Runs on a thread
-    /// of its own: the timers of the runtime are a millisecond coarse, which would be most of the latency measured.
-    pub fn run<'a>(&self, start: Instant, wake: impl Fn(u64) -> &'a Notify, stop: impl Fn() -> bool) {
-        sleep_precisely();
-        for number in 0..self.total {
-            let due = start + self.turn(number);
-            while let Some(wait) = due.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero()) {
-                if stop() {
-                    return;
-                }
-                std::thread::sleep(wait.min(Duration::from_millis(100)));
-            }
-            wake(number % self.publishers).notify_one();
-        }
-    }
 }
 
-/// Lets the sleeps of this thread end when they should: Linux adds 50 µs otherwise. Refused, it costs just that.
-fn sleep_precisely() {
+/// Lets the waits of this thread end when they should: Linux adds 50 µs otherwise. Refused, it costs just that.
+pub fn wait_precisely() {
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
 }
 
 /// At most a fixed number of publications of one publisher that have not reached all members of the room.
 #[derive(Debug)]
 pub struct Window {
-    /// One per publication outstanding, at `seq % len`: the low bits of `seq`, and how many members have not got it.
+    /// One per publication outstanding, at `seq % len`: the low bits of `seq`, and how many subscribers have not got it.
     slots: Box<[AtomicU64]>,
-    free: Semaphore,
+    /// Publications that may be made.
+    free: AtomicUsize,
 }
 
-const MEMBER_BITS: u32 = 24;
-const MEMBER_MASK: u64 = (1 << MEMBER_BITS) - 1;
+const SUBSCRIBER_BITS: u32 = 24;
+const SUBSCRIBER_MASK: u64 = (1 << SUBSCRIBER_BITS) - 1;
 
 impl Window {
-    /// Most members a room may have.
-    pub const MEMBERS_MAX: usize = MEMBER_MASK as usize;
+    /// Most subscribers a room may have.
+    pub const SUBSCRIBERS_MAX: usize = SUBSCRIBER_MASK as usize;
 
     /// A window of `outstanding` publications.
     #[must_use]
     pub fn new(outstanding: usize) -> Self {
         let slots = (0..outstanding).map(|_| AtomicU64::new(0)).collect();
-        Self { slots, free: Semaphore::new(outstanding) }
+        Self { slots, free: AtomicUsize::new(outstanding) }
     }
 
-    /// Waits for room in the window and takes it. Cancel safe.
-    pub async fn acquire(&self) {
-        self.free.acquire().await.expect("the semaphore is never closed").forget();
+    /// Takes room in the window, where there is some.
+    pub fn try_acquire(&self) -> bool {
+        self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1)).is_ok()
     }
 
-    /// Publication `seq` is on its way to `members` members. One for nobody has arrived already.
-    pub fn begin(&self, seq: u64, members: usize) {
-        debug_assert!(members <= Self::MEMBERS_MAX);
-        self.slot(seq).store(seq << MEMBER_BITS | members as u64, Ordering::Release);
-        if members == 0 {
-            self.free.add_permits(1);
+    /// Publication `seq` is on its way to `subscribers`. One for nobody has arrived already.
+    pub fn begin(&self, seq: u64, subscribers: usize) {
+        debug_assert!(subscribers <= Self::SUBSCRIBERS_MAX);
+        self.slot(seq).store(seq << SUBSCRIBER_BITS | subscribers as u64, Ordering::Release);
+        if subscribers == 0 {
+            self.free.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// A member got publication `seq`. The last one makes room. What was overwritten meanwhile, because it was written off,
-    /// is left alone.
-    pub fn delivered(&self, seq: u64) {
-        let tag = seq << MEMBER_BITS;
-        let one_less = |slot: u64| (slot & !MEMBER_MASK == tag && slot & MEMBER_MASK > 0).then(|| slot - 1);
+    /// A subscriber got publication `seq`. The last one makes room: true then. What was overwritten meanwhile, because it
+    /// was written off, is left alone.
+    #[must_use]
+    pub fn delivered(&self, seq: u64) -> bool {
+        let tag = seq << SUBSCRIBER_BITS;
+        let one_less = |slot: u64| (slot & !SUBSCRIBER_MASK == tag && slot & SUBSCRIBER_MASK > 0).then(|| slot - 1);
         let before = self.slot(seq).fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
-        if before.is_ok_and(|slot| slot & MEMBER_MASK == 1) {
-            self.free.add_permits(1);
+        let last = before.is_ok_and(|slot| slot & SUBSCRIBER_MASK == 1);
+        if last {
+            self.free.fetch_add(1, Ordering::AcqRel);
         }
+        last
     }
 
     fn slot(&self, seq: u64) -> &AtomicU64 {
@@ -128,46 +114,25 @@ mod tests {
     }
 
     #[test]
-    fn the_pacer_wakes_everyone_in_turn_and_never_early() {
-        let wakes: Vec<Notify> = (0..3).map(|_| Notify::new()).collect();
-        let woken = std::cell::RefCell::new(Vec::new());
-        let schedule = Schedule { rate: 2_000.0, total: 7, publishers: 3 };
-        let start = Instant::now();
-        let wake = |index: u64| {
-            woken.borrow_mut().push((index, start.elapsed()));
-            &wakes[index as usize]
-        };
-        schedule.run(start, wake, || false);
-        let woken = woken.into_inner();
-        assert!(woken.iter().map(|&(index, _)| index).eq([0, 1, 2, 0, 1, 2, 0]));
-        assert!(woken.iter().enumerate().all(|(number, &(_, at))| at >= schedule.turn(number as u64)));
-        let slow = Schedule { rate: 0.001, ..schedule };
-        slow.run(Instant::now(), |index| &wakes[index as usize], || true);
-    }
-
-    #[test]
-    fn a_window_opens_when_the_last_member_has_it() {
+    fn a_window_opens_when_the_last_subscriber_has_it() {
         let window = Window::new(2);
-        assert!(window.free.try_acquire().map(|permit| permit.forget()).is_ok());
+        assert!(window.try_acquire());
         window.begin(0, 2);
-        window.delivered(0);
-        assert_eq!(window.free.available_permits(), 1);
-        window.delivered(0);
-        assert_eq!(window.free.available_permits(), 2);
-        window.delivered(0);
-        window.delivered(2);
-        assert_eq!(window.free.available_permits(), 2, "a duplicate or a stranger makes no room");
+        assert!(!window.delivered(0));
+        assert_eq!(window.free.load(Ordering::Relaxed), 1);
+        assert!(window.delivered(0));
+        assert_eq!(window.free.load(Ordering::Relaxed), 2);
+        assert!(!window.delivered(0) && !window.delivered(2), "a duplicate or a stranger makes no room");
+        assert!(window.try_acquire() && window.try_acquire() && !window.try_acquire());
     }
 
     #[test]
     fn a_straggler_of_a_written_off_publication_makes_no_room() {
         let window = Window::new(1);
+        assert!(window.try_acquire());
         window.begin(0, 2);
         window.begin(1, 1);
-        window.delivered(0);
-        window.delivered(0);
-        assert_eq!(window.free.available_permits(), 1);
-        window.delivered(1);
-        assert_eq!(window.free.available_permits(), 2);
+        assert!(!window.delivered(0) && !window.delivered(0) && !window.try_acquire());
+        assert!(window.delivered(1) && window.try_acquire());
     }
 }

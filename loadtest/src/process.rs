@@ -26,6 +26,21 @@ impl Usage {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc has an unknown form"))
     }
 
+    /// Of process `pid` and all its descendants together.
+    ///
+    /// # Errors
+    /// As [`Usage::of`], for `pid` itself; a descendant that has gone meanwhile does not count.
+    pub fn of_family(pid: u32) -> io::Result<Self> {
+        let mut sum = Self::of(pid)?;
+        for child in children(pid) {
+            if let Ok(child) = Self::of_family(child) {
+                sum.cpu_us += child.cpu_us;
+                sum.rss_kib += child.rss_kib;
+            }
+        }
+        Ok(sum)
+    }
+
     fn parse(stat: &str, status: &str, ticks_per_second: u64) -> Option<Self> {
         // The second field is the command's name, in parentheses, and may hold anything.
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
@@ -35,6 +50,15 @@ impl Usage {
         let rss_kib = rss.split_ascii_whitespace().next()?.parse().ok()?;
         Some(Self { cpu_us: (user + system) * 1_000_000 / ticks_per_second, rss_kib })
     }
+}
+
+/// Each thread has a list of the processes that it has started.
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Makes sure that this process may hold `needed` descriptors, raising its soft limit if it must.
@@ -56,6 +80,12 @@ pub fn ensure_descriptors(needed: u64) -> anyhow::Result<()> {
         .with_context(|| format!("cannot raise the descriptor limit: ulimit -n {needed}"))
 }
 
+/// Raises the soft limit of descriptors to the hard one, where that is allowed.
+pub fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +102,16 @@ mod tests {
     fn this_process_uses_something() {
         assert!(Usage::of(std::process::id()).expect("our own /proc").rss_kib > 0);
         assert!(Usage::of(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn children_count_with_their_parents() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a child");
+        assert!(children(std::process::id()).contains(&child.id()));
+        let alone = Usage::of(std::process::id()).expect("our own /proc");
+        let family = Usage::of_family(std::process::id()).expect("our own /proc");
+        child.kill().and_then(|()| child.wait()).expect("the child ends");
+        assert!(family.rss_kib > alone.rss_kib, "{family:?} {alone:?}");
     }
 
     #[test]

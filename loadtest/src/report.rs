@@ -8,8 +8,9 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::audit::Tally;
+use crate::dialect::Dialect;
 use crate::process::Usage;
-use crate::scenario::{Pace, Plan, Via, Wire};
+use crate::scenario::{Pace, Plan, Via};
 use crate::swarm::{Ended, Measured};
 
 /// Everything the report is drawn up from.
@@ -19,6 +20,12 @@ pub struct Facts<'a> {
     pub plan: &'a Plan,
     /// Time to open all connections.
     pub opening: Duration,
+    /// From the beginning of the storm until all were back.
+    pub storm: Option<Duration>,
+    /// How long connections came and went.
+    pub churning: Duration,
+    /// How often one that comes and goes came.
+    pub joins: u64,
     /// From the start of publishing to the last delivery.
     pub delivering: Duration,
     /// Publications by publisher.
@@ -44,8 +51,18 @@ pub struct Samples {
     pub before: Option<Usage>,
     /// The gateway with all connections open and nothing published.
     pub open: Option<Usage>,
+    /// The gateway when publishing began.
+    pub calm: Option<Usage>,
     /// The gateway after the last delivery.
     pub end: Option<Usage>,
+    /// The gateway when all had left.
+    pub after: Option<Usage>,
+    /// The most resident memory that was seen while publishing, KiB.
+    pub peak_kib: u64,
+    /// This program before any connection.
+    pub ours_first: Option<Usage>,
+    /// This program when all connections were open.
+    pub ours_open: Option<Usage>,
     /// This program, when publishing began.
     pub ours_before: Option<Usage>,
     /// This program, after the last delivery.
@@ -65,6 +82,14 @@ pub struct Report {
     pub opening_ms: f64,
     /// Connections opened a second.
     pub opened_per_second: f64,
+    /// From connecting to the finished upgrade, microseconds.
+    pub handshake_us: Quantiles,
+    /// With a storm: what it took to come back.
+    pub storm: Option<Storm>,
+    /// With connections that come and go: how they did.
+    pub churn: Option<Churn>,
+    /// With subscribers that do not read: how the others fared.
+    pub slow: Option<Slow>,
     /// From the start of publishing to the last delivery, seconds.
     pub seconds: f64,
     /// Publications.
@@ -97,6 +122,8 @@ pub struct Report {
     pub gateway: Option<Gateway>,
     /// CPU time of this program while publishing, microseconds per delivery.
     pub own_cpu_us_per_delivery: Option<f64>,
+    /// CPU time of this program to open one connection, microseconds.
+    pub own_cpu_us_per_connection: Option<f64>,
     /// True when there is no fault.
     pub accounted: bool,
     /// Why it is not.
@@ -116,8 +143,8 @@ pub struct Config {
     pub publishers_per_room: usize,
     /// `ws` or `http`.
     pub publishers: &'static str,
-    /// `json` or `text`.
-    pub format: &'static str,
+    /// What the connections spoke.
+    pub dialect: Dialect,
     /// Publications a second, where a rate was asked for.
     pub rate: Option<f64>,
     /// Publications of a publisher on their way at a time, in saturation.
@@ -128,6 +155,53 @@ pub struct Config {
     pub duration_seconds: f64,
     /// Worker threads.
     pub threads: usize,
+}
+
+/// A storm.
+#[derive(Debug, Serialize)]
+pub struct Storm {
+    /// From the beginning until all were back, seconds.
+    pub seconds: f64,
+    /// Connections that came back a second.
+    pub per_second: f64,
+    /// Attempts that failed and were repeated.
+    pub retries: u64,
+    /// CPU time of the gateway for each connection that came back, microseconds.
+    pub gateway_cpu_us_each: Option<f64>,
+}
+
+/// Connections that come and go.
+#[derive(Debug, Serialize)]
+pub struct Churn {
+    /// `command` or `connection`: how they join and leave.
+    pub by: &'static str,
+    /// Stays.
+    pub joins: u64,
+    /// Stays a second; each is a join and a leave.
+    pub per_second: f64,
+    /// From asking to join to its confirmation, microseconds.
+    pub joining_us: Quantiles,
+    /// CPU time of the gateway for each stay, deliveries included, microseconds.
+    pub gateway_cpu_us_each: Option<f64>,
+}
+
+/// Subscribers that do not read.
+#[derive(Debug, Serialize)]
+pub struct Slow {
+    /// How many they are.
+    pub stalled: usize,
+    /// Of them, how many the gateway closed.
+    pub closed: u64,
+    /// Of the others: 99 % of latencies, microseconds, in the run without them.
+    pub p99_us_without: f64,
+    /// The same with them.
+    pub p99_us_with: f64,
+    /// One by the other.
+    pub ratio: f64,
+    /// Most resident memory of the gateway in the run without them, KiB.
+    pub peak_kib_without: Option<u64>,
+    /// The same with them.
+    pub peak_kib_with: Option<u64>,
 }
 
 /// Quantiles of a histogram.
@@ -184,8 +258,14 @@ pub struct Gateway {
     pub rss_kib_open: u64,
     /// Resident memory after the last delivery, KiB.
     pub rss_kib_end: u64,
+    /// The most that was seen while publishing, KiB.
+    pub rss_kib_peak: u64,
+    /// Resident memory when all had left, KiB, where that was waited for.
+    pub rss_kib_after: Option<u64>,
     /// Growth of resident memory per open connection, bytes.
     pub bytes_per_connection: f64,
+    /// CPU time to open one connection, microseconds.
+    pub cpu_us_per_connection: f64,
 }
 
 impl Report {
@@ -200,6 +280,10 @@ impl Report {
         let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         let mut report = Self {
             scenario: plan.name,
+            handshake_us: Quantiles::of(&facts.measured.handshake),
+            storm: Storm::of(&facts),
+            churn: Churn::of(&facts),
+            slow: (plan.stalled > 0).then(|| Slow::of(&facts)),
             run: format!("{:08x}", plan.run),
             config: Config::of(plan),
             opening_ms: facts.opening.as_secs_f64() * 1_000.0,
@@ -217,6 +301,7 @@ impl Report {
             receipts: Receipts::of(plan, &facts.measured),
             gateway: Gateway::of(&facts.samples, plan.connections, audit.delivered),
             own_cpu_us_per_delivery: own_cpu(&facts.samples, audit.delivered),
+            own_cpu_us_per_connection: own_cpu_opening(&facts.samples, plan.connections),
             closes: closes(&facts.measured),
             errors: facts.measured.errors,
             audit,
@@ -226,6 +311,17 @@ impl Report {
         report.faults = report.find_faults(plan.allow_closes, facts.flushed);
         report.accounted = report.faults.is_empty();
         report
+    }
+
+    /// An earlier run was the same but for what this one is about.
+    pub(crate) fn compare(&mut self, earlier: &Self) {
+        if let Some(slow) = &mut self.slow {
+            slow.p99_us_without = earlier.latency_us.p99;
+            slow.ratio = slow.p99_us_with / slow.p99_us_without.max(1e-9);
+            slow.peak_kib_without = earlier.gateway.as_ref().map(|gateway| gateway.rss_kib_peak);
+        }
+        self.faults.extend(earlier.faults.iter().map(|fault| format!("without stalled subscribers: {fault}")));
+        self.accounted = self.faults.is_empty();
     }
 
     fn find_faults(&self, allow_closes: bool, flushed: bool) -> Vec<String> {
@@ -245,9 +341,10 @@ impl Report {
         fault(self.rooms_without_one_order, "rooms without one order");
         fault(self.unsent, "publications that could not be sent");
         fault(self.errors.values().sum(), "errors");
-        let closed = self.closes.iter().map(|close| close.count).sum();
+        let stalled = self.slow.as_ref().map_or(0, |slow| slow.closed);
+        let closed = self.closes.iter().map(|close| close.count).sum::<u64>() - stalled;
         fault(if allow_closes { 0 } else { closed }, "connections closed before the end");
-        if closed == 0 {
+        if closed == 0 && stalled == 0 && self.churn.is_none() {
             let told = self.receipts.as_ref().map_or(audit.delivered, |receipts| receipts.delivered);
             fault(told.abs_diff(audit.delivered), "deliveries by which the receipts differ from the audit");
         }
@@ -286,9 +383,22 @@ impl Facts<'_> {
 fn tally(facts: &Facts<'_>) -> Tally {
     let mut sum = Tally::default();
     for ended in &facts.ended {
-        sum.add(&ended.receiver.tally(published_in(facts, ended.room), ended.throughout));
+        sum.add(&owed(facts, ended));
     }
     sum
+}
+
+/// What one receiver was owed and got. What a sender does not hear of itself it is not owed.
+fn owed(facts: &Facts<'_>, ended: &Ended) -> Tally {
+    let published = published_in(facts, ended.room);
+    match ended.deaf_to {
+        None => ended.receiver.tally(published, ended.throughout),
+        Some(deaf_to) => {
+            let mut published = published.to_vec();
+            published[deaf_to] = 0;
+            ended.receiver.tally(&published, ended.throughout)
+        }
+    }
 }
 
 fn published_in<'a>(facts: &'a Facts<'_>, room: usize) -> &'a [u64] {
@@ -300,7 +410,7 @@ fn published_in<'a>(facts: &'a Facts<'_>, room: usize) -> &'a [u64] {
 fn rooms_without_one_order(facts: &Facts<'_>) -> u64 {
     let mut orders: Vec<Option<u64>> = vec![None; facts.plan.rooms.len()];
     let mut disordered = vec![false; orders.len()];
-    for ended in facts.ended.iter().filter(|ended| ended.throughout) {
+    for ended in facts.ended.iter().filter(|ended| ended.throughout && ended.deaf_to.is_none()) {
         let tally = ended.receiver.tally(published_in(facts, ended.room), true);
         if !tally.is_accounted() || tally.announced > 0 {
             continue;
@@ -328,6 +438,11 @@ fn own_cpu(samples: &Samples, delivered: u64) -> Option<f64> {
     Some(used as f64 / delivered.max(1) as f64)
 }
 
+fn own_cpu_opening(samples: &Samples, connections: usize) -> Option<f64> {
+    let used = samples.ours_open?.cpu_us.saturating_sub(samples.ours_first?.cpu_us);
+    Some(used as f64 / connections as f64)
+}
+
 impl Config {
     fn of(plan: &Plan) -> Self {
         let (rate, outstanding) = match plan.pace {
@@ -340,7 +455,7 @@ impl Config {
             rooms: plan.rooms.len(),
             publishers_per_room: plan.publishers_per_room,
             publishers: if matches!(plan.via, Via::Members) { "ws" } else { "http" },
-            format: if plan.wire == Wire::Json { "json" } else { "text" },
+            dialect: plan.dialect,
             rate,
             outstanding,
             payload_bytes: plan.payload_bytes,
@@ -369,6 +484,52 @@ impl Quantiles {
     }
 }
 
+impl Storm {
+    fn of(facts: &Facts<'_>) -> Option<Self> {
+        let (seconds, connections) = (facts.storm?.as_secs_f64(), facts.plan.connections as f64);
+        let used = |samples: &Samples| Some(samples.calm?.cpu_us.saturating_sub(samples.open?.cpu_us));
+        Some(Self {
+            seconds,
+            per_second: connections / seconds.max(1e-9),
+            retries: facts.measured.retries,
+            gateway_cpu_us_each: used(&facts.samples).map(|cpu_us| cpu_us as f64 / connections),
+        })
+    }
+}
+
+impl Churn {
+    fn of(facts: &Facts<'_>) -> Option<Self> {
+        let plan = facts.plan;
+        if plan.roamers == 0 {
+            return None;
+        }
+        let used = |samples: &Samples| Some(samples.end?.cpu_us.saturating_sub(samples.calm?.cpu_us));
+        Some(Self {
+            by: if plan.rooms[0].commands_url.is_some() { "command" } else { "connection" },
+            joins: facts.joins,
+            per_second: facts.joins as f64 / facts.churning.as_secs_f64().max(1e-9),
+            joining_us: Quantiles::of(&facts.measured.joining),
+            gateway_cpu_us_each: used(&facts.samples).map(|cpu_us| cpu_us as f64 / facts.joins.max(1) as f64),
+        })
+    }
+}
+
+impl Slow {
+    /// What one run alone can tell.
+    fn of(facts: &Facts<'_>) -> Self {
+        let peak = facts.samples.end.map(|end| end.rss_kib.max(facts.samples.peak_kib));
+        Self {
+            stalled: facts.plan.stalled,
+            closed: facts.measured.closes_of_stalled,
+            p99_us_without: 0.0,
+            p99_us_with: Quantiles::of(&facts.measured.latency).p99,
+            ratio: 0.0,
+            peak_kib_without: None,
+            peak_kib_with: peak,
+        }
+    }
+}
+
 impl Receipts {
     fn of(plan: &Plan, measured: &Measured) -> Option<Self> {
         let sums = &measured.receipts;
@@ -379,14 +540,17 @@ impl Receipts {
 
 impl Gateway {
     fn of(samples: &Samples, connections: usize, delivered: u64) -> Option<Self> {
-        let (before, open, end) = (samples.before?, samples.open?, samples.end?);
-        let cpu_us = end.cpu_us.saturating_sub(open.cpu_us);
+        let (before, open, calm, end) = (samples.before?, samples.open?, samples.calm?, samples.end?);
+        let cpu_us = end.cpu_us.saturating_sub(calm.cpu_us);
         Some(Self {
             cpu_us,
             cpu_us_per_delivery: cpu_us as f64 / delivered.max(1) as f64,
             rss_kib_before: before.rss_kib,
             rss_kib_open: open.rss_kib,
             rss_kib_end: end.rss_kib,
+            rss_kib_peak: samples.peak_kib.max(end.rss_kib),
+            rss_kib_after: samples.after.map(|after| after.rss_kib),
+            cpu_us_per_connection: open.cpu_us.saturating_sub(before.cpu_us) as f64 / connections as f64,
             bytes_per_connection: open.rss_kib.saturating_sub(before.rss_kib) as f64 * 1_024.0 / connections as f64,
         })
     }
@@ -401,6 +565,7 @@ impl fmt::Display for Report {
             self.scenario, self.run
         )?;
         writeln!(f, "opened     {:.0} ms, {:.0} connections a second", self.opening_ms, self.opened_per_second)?;
+        self.write_besides(f)?;
         writeln!(
             f,
             "published  {} in {:.2} s, {:.0} a second; {:.0} deliveries a second",
@@ -414,14 +579,35 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// What happened besides publishing.
+    fn write_besides(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Storm { seconds, per_second, retries, .. }) = self.storm {
+            writeln!(f, "storm      all back in {seconds:.3} s, {per_second:.0} a second, {retries} retries")?;
+        }
+        if let Some(Churn { by, joins, per_second, joining_us, .. }) = &self.churn {
+            writeln!(f, "churn      {joins} stays by {by}, {per_second:.0} a second; joining {joining_us}")?;
+        }
+        if let Some(Slow { stalled, closed, p99_us_without, p99_us_with, ratio, .. }) = self.slow {
+            writeln!(
+                f,
+                "slow       {stalled} stalled, {closed} of them closed; p99 of the others {p99_us_with:.0} µs, without them {p99_us_without:.0} µs: × {ratio:.2}"
+            )?;
+        }
+        Ok(())
+    }
+
     fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(gateway) = &self.gateway {
             let Gateway { cpu_us_per_delivery, rss_kib_before, rss_kib_open, rss_kib_end, .. } = gateway;
             let bytes = gateway.bytes_per_connection;
             writeln!(
                 f,
-                "gateway    {cpu_us_per_delivery:.2} µs CPU per delivery; {rss_kib_before} KiB before, {rss_kib_open} KiB with connections open ({bytes:.0} bytes each), {rss_kib_end} KiB at the end"
+                "gateway    {cpu_us_per_delivery:.2} µs CPU per delivery; {rss_kib_before} KiB before, {rss_kib_open} KiB with connections open ({bytes:.0} bytes each), {rss_kib_end} KiB at the end, {} KiB at most",
+                gateway.rss_kib_peak
             )?;
+            if let Some(after) = gateway.rss_kib_after {
+                writeln!(f, "left       {after} KiB when all had left")?;
+            }
         }
         if let Some(cpu) = self.own_cpu_us_per_delivery {
             writeln!(f, "load       {cpu:.2} µs CPU per delivery of this program")?;

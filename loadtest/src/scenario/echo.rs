@@ -1,9 +1,9 @@
-//! Every connection talks to itself through the echo path: a room of one, in the text dialect.
+//! Every connection talks to itself: through the echo path, or where there is none through a room of one.
 
-use fanfare_client::Url;
+use fanfare_client::{RoomName, Url};
 
-use super::{Plan, Room, Via, Wire, pace};
-use crate::cli::{Common, EchoArgs};
+use super::{Plan, Room, Via, pace};
+use crate::cli::EchoArgs;
 
 /// The plan that the arguments ask for.
 ///
@@ -11,25 +11,21 @@ use crate::cli::{Common, EchoArgs};
 /// Arguments that do not fit together.
 pub fn plan(args: &EchoArgs, run: u32) -> anyhow::Result<Plan> {
     let common = &args.common;
-    let connections = common.connections as usize;
-    let url = Url::parse(&common.url)?;
+    let connections = common.connections.unwrap_or(1_000) as usize;
+    let base = Url::parse(&common.url)?;
+    anyhow::ensure!(common.dialect.sender_included(), "in this dialect nobody gets its own messages back");
+    let echo = common.dialect.echo_url(&base);
+    let room = |index: usize| {
+        let name = RoomName::parse(&format!("load-{run:08x}-{index}"))?;
+        let url = echo.clone().unwrap_or_else(|| common.dialect.room_url(&base, &name, None));
+        Ok(Room { url, commands_url: None, name: Some(name) })
+    };
     Ok(Plan {
-        name: "echo",
-        run,
-        rooms: vec![Room { url: url.join("echo"), name: None }; connections],
+        rooms: (0..connections).map(room).collect::<anyhow::Result<_>>()?,
         connections,
-        publishers_per_room: 1,
         via: Via::Members,
-        wire: Wire::Text,
+        dialect: if echo.is_some() { common.dialect.of_echo() } else { common.dialect },
         pace: pace(common, args.rate, args.outstanding, connections)?,
-        duration: common.duration,
-        payload_bytes: common.payload,
-        threads: common.threads.into(),
-        opening: common.opening as usize,
-        settle: common.settle,
-        token: common.token.clone(),
-        spread_sources: Common::is_loopback(&url),
-        pid: common.pid,
-        allow_closes: common.allow_closes,
+        ..Plan::new("echo", common, &base, run)
     })
 }

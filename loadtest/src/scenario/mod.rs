@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use fanfare_client::{RoomName, Url};
 
-use crate::cli::{Common, Format};
+use crate::cli::Common;
+use crate::dialect::{Dialect, PusherApp};
 use crate::pace::Schedule;
 
 /// A run: who connects where, who publishes when, and what is expected.
@@ -19,14 +20,20 @@ pub struct Plan {
     pub run: u32,
     /// One per room: where its members connect, and its name for publishing over HTTP.
     pub rooms: Vec<Room>,
-    /// Connections; connection `i` is a member of room `i % rooms`.
+    /// Connections; connection `i` subscribes to room `i % rooms`.
     pub connections: usize,
+    /// The last of them, which come and go while the others stay.
+    pub roamers: usize,
+    /// The last of those that stay, which do not read while publications go out.
+    pub stalled: usize,
     /// Publishers of each room.
     pub publishers_per_room: usize,
     /// How publications get to the gateway.
     pub via: Via,
     /// What the connections speak.
-    pub wire: Wire,
+    pub dialect: Dialect,
+    /// Credentials of a Pusher application.
+    pub pusher: Option<PusherApp>,
     /// When publications are due.
     pub pace: Pace,
     /// How long publishing lasts.
@@ -47,14 +54,33 @@ pub struct Plan {
     pub pid: Option<u32>,
     /// Connections that the gateway closes are no failure.
     pub allow_closes: bool,
+    /// Between opening and publishing, all connections are dropped at once and come back.
+    pub storms: bool,
+    /// Between opening and publishing, nothing happens for this time.
+    pub hold: Option<Duration>,
+    /// After the end, memory is looked at for this time.
+    pub leaving: Option<Duration>,
+}
+
+/// What a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Stays and reads.
+    Stays,
+    /// Stays, and does not read while publications go out.
+    Stalls,
+    /// Joins and leaves.
+    Roams,
 }
 
 /// One room of a [`Plan`].
 #[derive(Debug, Clone)]
 pub struct Room {
-    /// Where its members connect.
+    /// Where its subscribers connect.
     pub url: Url,
-    /// Its name. `None` where the path is no room (echo).
+    /// Where those connect that join and leave by command; `None` where there is no such thing.
+    pub commands_url: Option<Url>,
+    /// Its name.
     pub name: Option<RoomName>,
 }
 
@@ -63,22 +89,13 @@ pub struct Room {
 pub enum Via {
     /// The first members of each room send them.
     Members,
-    /// `POST /api/publish`.
+    /// A request each.
     Http {
         /// The admin listener.
-        admin: Url,
+        api: Url,
         /// API key.
         key: Option<String>,
     },
-}
-
-/// What the connections speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wire {
-    /// The JSON dialect.
-    Json,
-    /// Payloads as they are.
-    Text,
 }
 
 /// When publications are due.
@@ -96,6 +113,36 @@ pub enum Pace {
 }
 
 impl Plan {
+    /// One of which everything but rooms, publishers and pace is as the arguments say.
+    fn new(name: &'static str, common: &Common, base: &Url, run: u32) -> Self {
+        let pusher = PusherApp { key: common.pusher_key.clone(), secret: common.pusher_secret.clone() };
+        Self {
+            name,
+            run,
+            rooms: Vec::new(),
+            connections: 0,
+            roamers: 0,
+            stalled: 0,
+            publishers_per_room: 1,
+            via: Via::Members,
+            dialect: common.dialect,
+            pusher: (common.dialect == Dialect::Pusher).then_some(pusher),
+            pace: Pace::Outstanding { window: 1, quota: 0 },
+            duration: common.duration,
+            payload_bytes: common.payload.unwrap_or(128),
+            threads: common.threads.into(),
+            opening: common.opening as usize,
+            settle: common.settle,
+            token: common.token.clone(),
+            spread_sources: Common::is_loopback(base),
+            pid: common.pid,
+            allow_closes: common.allow_closes,
+            storms: false,
+            hold: None,
+            leaving: None,
+        }
+    }
+
     /// Publishers in all.
     #[must_use]
     pub fn publishers(&self) -> usize {
@@ -108,10 +155,28 @@ impl Plan {
         connection % self.rooms.len()
     }
 
-    /// Members of a room.
+    /// What a connection does.
     #[must_use]
-    pub fn members(&self, room: usize) -> usize {
-        (self.connections + self.rooms.len() - 1 - room) / self.rooms.len()
+    pub fn role_of(&self, connection: usize) -> Role {
+        let staying = self.connections - self.roamers;
+        match connection {
+            roams if roams >= staying => Role::Roams,
+            stalls if stalls >= staying - self.stalled => Role::Stalls,
+            _ => Role::Stays,
+        }
+    }
+
+    /// Those of a room that stay and read.
+    #[must_use]
+    pub fn waited_for(&self, room: usize) -> usize {
+        let waited_for = self.connections - self.roamers - self.stalled;
+        (waited_for + self.rooms.len() - 1 - room) / self.rooms.len()
+    }
+
+    /// A publisher does not get what it publishes.
+    #[must_use]
+    pub fn hears_itself_not(&self) -> bool {
+        matches!(self.via, Via::Members) && !self.dialect.sender_included()
     }
 
     /// Publisher that a connection is: its index over all rooms, or none.
@@ -122,7 +187,7 @@ impl Plan {
         publishes.then(|| self.room_of(connection) * self.publishers_per_room + within)
     }
 
-    /// Thread that runs a connection: members of a room share one where there are rooms enough.
+    /// Thread that runs a connection: those of a room share one where there are rooms enough.
     #[must_use]
     pub fn thread_of(&self, connection: usize) -> usize {
         if self.rooms.len() >= self.threads {
@@ -165,13 +230,4 @@ fn pace(common: &Common, rate: Option<f64>, outstanding: Option<u32>, publishers
         ),
     };
     Ok(Pace::Outstanding { window: outstanding.unwrap_or(1) as usize, quota })
-}
-
-impl From<Format> for Wire {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Json => Self::Json,
-            Format::Text => Self::Text,
-        }
-    }
 }

@@ -1,22 +1,47 @@
-//! Connections spread over rooms; each publication goes to every member of its room, the publisher included.
+//! Connections spread over rooms; each publication goes to every subscriber of its room. All scenarios but `echo` are this
+//! one with other numbers, and with something that happens besides.
 
 use anyhow::{Context, ensure};
 use fanfare_client::{RoomName, Url};
 
-use super::{Plan, Room, Via, Wire, pace};
-use crate::cli::{Common, Format, Publishers, RoomsArgs};
+use super::{Pace, Plan, Room, Via, pace};
+use crate::cli::{ChurnArgs, IdleArgs, Publishers, RoomsArgs, SlowArgs};
 use crate::pace::Window;
 
-/// Publications a second where neither a rate nor a window is asked for.
-const RATE: f64 = 2_000.0;
+/// What a scenario is, where the arguments say nothing else.
+#[derive(Debug)]
+pub struct Defaults {
+    name: &'static str,
+    connections: u32,
+    rooms: u32,
+    payload: usize,
+    /// Publications a second; else one outstanding.
+    rate: Option<f64>,
+}
+
+const BASE: Defaults = Defaults { name: "rooms", connections: 1_000, rooms: 1, payload: 128, rate: Some(100.0) };
+
+/// `fanfare-load fanout`.
+pub const FANOUT: Defaults = Defaults { name: "fanout", rate: None, ..BASE };
+/// `fanfare-load rate`.
+pub const RATE: Defaults = Defaults { name: "rate", ..BASE };
+/// `fanfare-load rooms`.
+pub const ROOMS: Defaults = Defaults { name: "rooms", rooms: 100, rate: Some(2_000.0), ..BASE };
+/// `fanfare-load large`.
+pub const LARGE: Defaults = Defaults { name: "large", connections: 100, payload: 16_384, rate: None, ..BASE };
+const STORM: Defaults = Defaults { name: "storm", rooms: 100, ..BASE };
+const IDLE: Defaults = Defaults { name: "idle", rooms: 100, ..BASE };
+const SLOW: Defaults = Defaults { name: "slow", connections: 500, payload: 2_048, ..BASE };
+const CHURN: Defaults = Defaults { name: "churn", connections: 100, rooms: 10, ..BASE };
 
 /// The plan that the arguments ask for.
 ///
 /// # Errors
 /// Arguments that do not fit together.
-pub fn plan(args: &RoomsArgs, run: u32) -> anyhow::Result<Plan> {
+pub fn plan(args: &RoomsArgs, defaults: &Defaults, run: u32) -> anyhow::Result<Plan> {
     let common = &args.common;
-    let (connections, rooms) = (common.connections as usize, args.rooms as usize);
+    let connections = common.connections.unwrap_or(defaults.connections) as usize;
+    let rooms = args.rooms.unwrap_or(defaults.rooms) as usize;
     let per_room = args.publishers_per_room as usize;
     ensure!(connections >= rooms, "{connections} connections cannot fill {rooms} rooms: lower --rooms");
     let fewest = connections / rooms;
@@ -24,45 +49,79 @@ pub fn plan(args: &RoomsArgs, run: u32) -> anyhow::Result<Plan> {
         args.publishers == Publishers::Http || per_room <= fewest,
         "rooms of {fewest} members cannot hold {per_room} publishers: lower --publishers-per-room"
     );
-    ensure!(fewest < Window::MEMBERS_MAX, "a room of {fewest} members is too big for this program");
-    let rate = if args.outstanding.is_some() { None } else { Some(args.rate.unwrap_or(RATE)) };
-    let url = Url::parse(&common.url)?;
+    ensure!(fewest < Window::SUBSCRIBERS_MAX, "a room of {fewest} members is too big for this program");
+    let rate = if args.outstanding.is_some() { None } else { args.rate.or(defaults.rate) };
+    let base = Url::parse(&common.url)?;
+    let plan = Plan::new(defaults.name, common, &base, run);
     Ok(Plan {
-        name: "rooms",
-        run,
-        rooms: (0..rooms).map(|index| room(args, &url, run, index)).collect::<anyhow::Result<_>>()?,
+        rooms: (0..rooms).map(|index| room(args, &plan, &base, index)).collect::<anyhow::Result<_>>()?,
         connections,
         publishers_per_room: per_room,
         via: via(args)?,
-        wire: Wire::from(args.format),
+        payload_bytes: common.payload.unwrap_or(defaults.payload),
         pace: pace(common, rate, args.outstanding, rooms * per_room)?,
-        duration: common.duration,
-        payload_bytes: common.payload,
-        threads: common.threads.into(),
-        opening: common.opening as usize,
-        settle: common.settle,
-        token: common.token.clone(),
-        spread_sources: Common::is_loopback(&url),
-        pid: common.pid,
-        allow_closes: common.allow_closes,
+        ..plan
     })
 }
 
+/// A few publications after the storm prove that everyone is back.
+///
+/// # Errors
+/// Arguments that do not fit together.
+pub fn storm(args: &RoomsArgs, run: u32) -> anyhow::Result<Plan> {
+    Ok(Plan { storms: true, ..plan(args, &STORM, run)? })
+}
+
+/// One publication in each room proves that everyone was there.
+///
+/// # Errors
+/// Arguments that do not fit together.
+pub fn idle(args: &IdleArgs, run: u32) -> anyhow::Result<Plan> {
+    let mut plan = plan(&args.rooms, &IDLE, run)?;
+    if args.rooms.common.publications.is_none() {
+        plan.pace = Pace::Outstanding { window: 1, quota: 1 };
+    }
+    Ok(Plan { hold: Some(args.hold), leaving: Some(args.leaving), ..plan })
+}
+
+/// Twice the same, the second time with some who do not read.
+///
+/// # Errors
+/// Arguments that do not fit together.
+pub fn slow(args: &SlowArgs, run: u32) -> anyhow::Result<[Plan; 2]> {
+    let without = plan(&args.rooms, &SLOW, run)?;
+    let stalled = ((without.connections as f64 * args.stalled_percent / 100.0).ceil() as usize).max(1);
+    let reading = without.connections - stalled;
+    let publishing = if matches!(without.via, Via::Members) { without.publishers() } else { 1 };
+    ensure!(reading >= publishing, "with {stalled} stalled nobody is left to publish: lower --stalled-percent");
+    let with = Plan { stalled, run: run.wrapping_add(1), ..plan(&args.rooms, &SLOW, run.wrapping_add(1))? };
+    Ok([without, with])
+}
+
+/// Roamers besides those who stay.
+///
+/// # Errors
+/// Arguments that do not fit together.
+pub fn churn(args: &ChurnArgs, run: u32) -> anyhow::Result<Plan> {
+    ensure!(args.rooms.publishers_per_room == 1, "the audit of who comes and goes needs one publisher in each room");
+    let plan = plan(&args.rooms, &CHURN, run)?;
+    let roamers = args.roamers as usize;
+    Ok(Plan { connections: plan.connections + roamers, roamers, ..plan })
+}
+
 /// The run's tag stands in the name, so that runs do not meet.
-fn room(args: &RoomsArgs, url: &Url, run: u32, index: usize) -> anyhow::Result<Room> {
-    let name = format!("{}{run:08x}-{index}", args.room_prefix);
+fn room(args: &RoomsArgs, plan: &Plan, base: &Url, index: usize) -> anyhow::Result<Room> {
+    let name = format!("{}{:08x}-{index}", args.room_prefix, plan.run);
     let name = RoomName::parse(&name).with_context(|| format!("the room {name:?} cannot be used"))?;
-    let url = match args.format {
-        Format::Json => url.room(&name),
-        Format::Text => url.room(&name).with_query("format", "text"),
-    };
-    Ok(Room { url, name: Some(name) })
+    let url = plan.dialect.room_url(base, &name, plan.pusher.as_ref());
+    let commands_url = plan.dialect.commands_url(base, &name, plan.pusher.as_ref());
+    Ok(Room { url, commands_url, name: Some(name) })
 }
 
 fn via(args: &RoomsArgs) -> anyhow::Result<Via> {
     Ok(match args.publishers {
         Publishers::Ws => Via::Members,
-        Publishers::Http => Via::Http { admin: Url::parse(&args.admin)?, key: args.key.clone() },
+        Publishers::Http => Via::Http { api: Url::parse(&args.admin)?, key: args.key.clone() },
     })
 }
 
@@ -72,17 +131,16 @@ mod tests {
 
     use super::*;
     use crate::cli::Cli;
-    use crate::scenario::Pace;
 
     fn parse(arguments: &str) -> anyhow::Result<Plan> {
         let words = ["fanfare-load", "rooms"].into_iter().chain(arguments.split_ascii_whitespace());
-        Cli::try_parse_from(words)?.plan(0xab)
+        Ok(Cli::try_parse_from(words)?.plans(0xab)?.remove(0))
     }
 
     #[test]
     fn every_connection_has_a_room_and_every_room_its_publishers() {
         let plan = parse("--connections 10 --rooms 4 --publishers-per-room 2").expect("a plan");
-        let members: Vec<usize> = (0..4).map(|room| plan.members(room)).collect();
+        let members: Vec<usize> = (0..4).map(|room| plan.waited_for(room)).collect();
         assert_eq!(members, [3, 3, 2, 2]);
         for (room, &members) in members.iter().enumerate() {
             assert_eq!((0..10).filter(|&connection| plan.room_of(connection) == room).count(), members);
