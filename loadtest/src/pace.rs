@@ -35,6 +35,7 @@ impl Schedule {
 
 /// Lets the waits of this thread end when they should: Linux adds 50 µs otherwise. Refused, it costs just that.
 pub fn wait_precisely() {
+    #[cfg(target_os = "linux")]
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
 }
 

@@ -15,7 +15,7 @@ use tracing::info;
 use crate::config::{Config, SendChoice};
 use crate::{housekeeping, metrics, page};
 
-/// A running gateway. Dropping it does not stop it: call [`Node::drain`].
+/// A running gateway. Dropping it does not stop it: call [`Node::run`].
 pub struct Node {
     hub: Arc<Hub>,
     clients: Address,
