@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tracing::{debug, warn};
 
 use crate::admission::Door;
+use crate::deadlined::Deadlined;
 use crate::gate::{Gate, Permit, Refused};
 use crate::hub::Hub;
 use crate::listener::{Acceptor, Bound, Stream};
@@ -82,8 +83,8 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
                 async move { Ok::<_, std::convert::Infallible>(admin_route(&hub, request).await) }
             });
             let served = match stream {
-                Stream::Tcp(stream) => builder.serve_connection(TokioIo::new(stream), service).await,
-                Stream::Unix(stream) => builder.serve_connection(TokioIo::new(stream), service).await,
+                Stream::Tcp(stream) => builder.serve_connection(deadlined(&hub, stream), service).await,
+                Stream::Unix(stream) => builder.serve_connection(deadlined(&hub, stream), service).await,
             };
             if let Err(error) = served {
                 debug!(%error, "an admin connection ended");
@@ -128,6 +129,14 @@ fn builder(hub: &Hub) -> http1::Builder {
     builder
 }
 
+/// A socket while HTTP is spoken on it.
+pub(crate) type HttpStream<S> = TokioIo<Deadlined<S>>;
+
+/// Ends a client that asks and does not read: its answer may wait no longer than a connection's bytes may.
+fn deadlined<S>(hub: &Hub, stream: S) -> HttpStream<S> {
+    TokioIo::new(Deadlined::new(stream, hub.settings().heartbeat.write))
+}
+
 async fn serve_client(context: Rc<ClientContext>, stream: Stream, permit: Permit) {
     let builder = builder(&context.hub);
     // The permit goes with the socket: to the connection if there is an upgrade, away with this task otherwise.
@@ -137,8 +146,10 @@ async fn serve_client(context: Rc<ClientContext>, stream: Stream, permit: Permit
         async move { Ok::<_, std::convert::Infallible>(client_route(&context, request, &permit).await) }
     });
     let served = match stream {
-        Stream::Tcp(stream) => builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await,
-        Stream::Unix(stream) => builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await,
+        Stream::Tcp(stream) => builder.serve_connection(deadlined(&context.hub, stream), service).with_upgrades().await,
+        Stream::Unix(stream) => {
+            builder.serve_connection(deadlined(&context.hub, stream), service).with_upgrades().await
+        }
     };
     if let Err(error) = served {
         debug!(%error, "a request ended");

@@ -10,6 +10,7 @@ mod address;
 mod admission;
 mod api;
 mod counters;
+mod deadlined;
 mod drain;
 mod gate;
 mod http;

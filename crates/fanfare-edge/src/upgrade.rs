@@ -15,7 +15,6 @@ use hyper::header::{
 };
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, Version};
-use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio::net::{TcpStream, UnixStream};
 use tracing::debug;
@@ -23,7 +22,7 @@ use tracing::debug;
 use crate::admission::{Admission, Door, admit};
 use crate::counters::Handshake;
 use crate::gate::Permit;
-use crate::http::{ClientContext, PermitCell};
+use crate::http::{ClientContext, HttpStream, PermitCell};
 use crate::listener::{bare_tcp, bare_unix};
 use crate::problem::{Answer, Problem, method_not_allowed};
 use crate::shard::{Adopted, Order};
@@ -106,11 +105,11 @@ fn hand_over(context: &ClientContext, upgraded: Upgraded, admission: Admission, 
 }
 
 fn bare_socket(upgraded: Upgraded) -> Option<(OwnedFd, Bytes)> {
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => Some((bare_tcp(parts.io.into_inner()).ok()?, parts.read_buf)),
+    match upgraded.downcast::<HttpStream<TcpStream>>() {
+        Ok(parts) => Some((bare_tcp(parts.io.into_inner().into_inner()).ok()?, parts.read_buf)),
         Err(upgraded) => {
-            let parts = upgraded.downcast::<TokioIo<UnixStream>>().ok()?;
-            Some((bare_unix(parts.io.into_inner()).ok()?, parts.read_buf))
+            let parts = upgraded.downcast::<HttpStream<UnixStream>>().ok()?;
+            Some((bare_unix(parts.io.into_inner().into_inner()).ok()?, parts.read_buf))
         }
     }
 }

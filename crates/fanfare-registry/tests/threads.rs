@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,11 +13,17 @@ use fanfare_registry::{Draft, Item, Joined, Registry, RegistryLimits, RoomOption
 const SHARDS: usize = 3;
 const NAMES: usize = 4;
 const STAYS: usize = 8_000;
+/// On a busy machine the reaper and the closer may hardly run during that many: members come and go until they did.
+const STAYS_MAX: usize = 100 * STAYS;
+const MEETINGS: usize = 10;
 
 /// A shard's thread: joins, publishes by name, must find its own publication at its intake or be told that its room was
 /// closed, leaves.
-fn come_and_go(registry: &Registry<()>, shard: usize) {
-    for stay in 0..STAYS {
+fn come_and_go(registry: &Registry<()>, shard: usize, closed: &AtomicUsize) {
+    let have_met = || {
+        closed.load(Ordering::Relaxed) > MEETINGS && registry.stats().reaped.load(Ordering::Relaxed) > MEETINGS as u64
+    };
+    for stay in (0..STAYS_MAX).take_while(|&stay| stay < STAYS || !have_met()) {
         let name = RoomName::parse(&format!("room:{}", stay % NAMES)).expect("a valid name");
         let options = RoomOptions::default();
         let joined = registry.join(&name, options, shard, None, Duration::ZERO).expect("there is room for a room");
@@ -70,11 +76,12 @@ fn no_member_is_lost_while_rooms_are_reaped_and_closed() {
     let intakes = (0..SHARDS).map(|_| Arc::new(Intake::new(IntakeLimits::default(), || {}))).collect();
     let registry = Registry::<()>::new(intakes, RegistryLimits { rooms_max: NAMES }, 1);
     let is_over = AtomicBool::new(false);
+    let closed = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let shards: Vec<_> = (0..SHARDS)
             .map(|shard| {
-                let registry = &registry;
-                scope.spawn(move || come_and_go(registry, shard))
+                let (registry, closed) = (&registry, &closed);
+                scope.spawn(move || come_and_go(registry, shard, closed))
             })
             .collect();
         let reaper = scope.spawn(|| {
@@ -85,21 +92,20 @@ fn no_member_is_lost_while_rooms_are_reaped_and_closed() {
         let closer = scope.spawn(|| {
             let names: Vec<_> =
                 (0..NAMES).map(|n| RoomName::parse(&format!("room:{n}")).expect("a valid name")).collect();
-            let mut closed = 0;
             for name in names.iter().cycle().take_while(|_| !is_over.load(Ordering::Relaxed)) {
-                closed += usize::from(registry.close(name));
+                closed.fetch_add(usize::from(registry.close(name)), Ordering::Relaxed);
                 std::thread::yield_now();
             }
-            closed
         });
         let results: Vec<_> = shards.into_iter().map(|shard| shard.join().is_ok()).collect();
         is_over.store(true, Ordering::Relaxed);
         reaper.join().expect("the reaper");
-        assert!(closer.join().expect("the closer") > 10, "the closer hardly met anybody");
+        closer.join().expect("the closer");
         assert!(results.into_iter().all(|is_ok| is_ok), "a shard's thread failed");
     });
+    assert!(closed.into_inner() > MEETINGS, "the closer hardly met anybody");
     registry.reap();
-    assert!(registry.stats().reaped.load(Ordering::Relaxed) > 10, "the reaper hardly met anybody");
+    assert!(registry.stats().reaped.load(Ordering::Relaxed) > MEETINGS as u64, "the reaper hardly met anybody");
     assert_eq!(registry.stats().rooms.load(Ordering::Relaxed), 0);
     assert_eq!(registry.stats().subscriptions.load(Ordering::Relaxed), 0);
     assert!(registry.list("", "", 10).is_empty());

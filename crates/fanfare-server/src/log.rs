@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
@@ -36,14 +37,26 @@ pub enum LogError {
     Thread(#[from] io::Error),
 }
 
+/// Lines that may wait for stderr. Whoever reads it slowly loses lines, which are counted; nobody waits for it.
+const LINES_MAX: usize = 8_192;
+
 /// Writes what is still held back when it is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it at once means that the last repetitions before the end are not counted"]
-pub struct LogGuard(Log);
+pub struct LogGuard {
+    log: Log,
+    lost: ErrorCounter,
+    /// Dropped last: it writes what waits.
+    _writer: WorkerGuard,
+}
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        self.0.flush();
+        self.log.flush();
+        let lost = self.lost.dropped_lines();
+        if lost > 0 {
+            tracing::warn!(lost, "log lines were lost: stderr was read too slowly");
+        }
     }
 }
 
@@ -52,7 +65,10 @@ impl Drop for LogGuard {
 /// # Errors
 /// [`LogError`] when `level` does not parse or the process has a log already.
 pub fn start(format: LogFormat, level: &str) -> Result<LogGuard, LogError> {
-    let log = Log::new(format, Box::new(io::stderr()));
+    // A pipe that nobody reads must not hold the threads that carry connections: a thread of its own writes.
+    let (out, writer) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).finish(io::stderr());
+    let lost = out.error_counter();
+    let log = Log::new(format, Box::new(out));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::builder().parse(level)?)
         .with_writer(log.clone())
@@ -64,7 +80,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<LogGuard, LogError> {
     }
     let waiting = log.clone();
     std::thread::Builder::new().name("log".to_owned()).spawn(move || waiting.write_counts())?;
-    Ok(LogGuard(log))
+    Ok(LogGuard { log, lost, _writer: writer })
 }
 
 /// The log of the process: whoever has a line takes the lock for as long as writing it takes.

@@ -77,6 +77,8 @@ struct ShardLoop {
     live: usize,
     rooms: LocalRooms,
     timers: Timers,
+    /// Sockets to take over. Each was let in by the gate.
+    arrivals: VecDeque<Box<Adopted>>,
     /// Connections to read, each once.
     ready: VecDeque<u32>,
     /// Connections not read because a shard they publish to is behind.
@@ -165,6 +167,7 @@ impl ShardLoop {
         self.resume_pressed();
         self.read_ready();
         let took_all = self.take_items(ITEMS_PER_TURN);
+        self.adopt_arrivals();
         let is_unfinished = self.fanout.flush(&mut self.sockets, FlushQuota::default());
         self.fanout.measure(|| self.hub.now());
         self.after_flush();
@@ -302,6 +305,10 @@ impl ShardLoop {
             if now >= expires {
                 self.end(lane, CloseReason::TokenExpired);
                 continue;
+            }
+            if connection.is_paused {
+                // Its pong may be among what we do not read: silence that is our doing proves nothing.
+                connection.heartbeat.heard(now);
             }
             match connection.heartbeat.beat(now, &limits) {
                 Beat::Wait(until) => self.arm(lane, until.min(expires)),

@@ -77,7 +77,8 @@ impl ShardLoop {
                 self.fanout.accept(room, seq, &event, except, receipt);
             }
             Item::CloseRoom(room) => self.close_room(room),
-            Item::Order(Order::Adopt(adopted)) => self.adopt(*adopted),
+            // Taken over between reads, never within one: what came with a handshake may itself make items be taken.
+            Item::Order(Order::Adopt(adopted)) => self.arrivals.push_back(adopted),
             Item::Order(Order::Ack { lane, id, delivery }) => {
                 self.intake.release(1, 0);
                 let Delivery { delivered, dropped, evicted } = delivery;
@@ -103,6 +104,13 @@ impl ShardLoop {
             }
         }
         self.see_to_lanes();
+    }
+
+    /// Takes over the sockets whose handshakes are done.
+    pub(super) fn adopt_arrivals(&mut self) {
+        while let Some(adopted) = self.arrivals.pop_front() {
+            self.adopt(*adopted);
+        }
     }
 
     fn adopt(&mut self, adopted: Adopted) {
@@ -165,6 +173,7 @@ impl ShardLoop {
             is_ready: false,
             has_hung_up: false,
             is_paused: false,
+            unread: None,
             acks_owed: 0,
             rate,
             _permit: permit,

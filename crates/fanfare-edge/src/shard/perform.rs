@@ -7,7 +7,9 @@ use std::time::Duration;
 use fanfare_fanout::{Lane, LaneId, Overloaded, Receipt, RoomId};
 use fanfare_guard::Verdict;
 use fanfare_protocol::wire::{Opcode, frame};
-use fanfare_protocol::{Action, CloseReason, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target};
+use fanfare_protocol::{
+    Action, CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target,
+};
 use fanfare_registry::{Draft, Item, PublishError};
 use tracing::debug;
 
@@ -76,7 +78,14 @@ impl ShardLoop {
         self.fanout.reply(lane, kind, &frame, &mut self.sockets);
     }
 
+    /// Tells a client that its command was refused. The text dialect has no word for that: there the connection ends with the reason, because
+    /// a message that vanished would be a lie.
     pub(super) fn refuse(&mut self, lane: LaneId, code: ErrorCode, message: &str, id: ReplyId<'_>) {
+        let dialect = self.connection(lane).map(|connection| connection.session.dialect());
+        if matches!(dialect, Some(Dialect::Text | Dialect::TextJoined)) {
+            let reason = if code == ErrorCode::NotAllowed { CloseReason::NotAllowed } else { CloseReason::Overloaded };
+            return self.end(lane, reason);
+        }
         self.answer(lane, &Event::Error { code, message, id });
     }
 
@@ -198,10 +207,22 @@ impl ShardLoop {
             return Err((ErrorCode::NotAllowed, why.to_owned()));
         }
         let user = connection.identity.user.clone();
-        let joined = hub
-            .registry()
-            .join(name, hub.room_options(name), shard, user.as_ref(), now)
-            .map_err(|error| (ErrorCode::LimitReached, error.to_string()))?;
+        let joined = loop {
+            let joined = hub
+                .registry()
+                .join(name, hub.room_options(name), shard, user.as_ref(), now)
+                .map_err(|error| (ErrorCode::LimitReached, error.to_string()))?;
+            if self.rooms.id_of(name).is_none_or(|known| known == joined.room.id()) {
+                break joined;
+            }
+            // A former life of the room still has members here. Its end is in the intake already, and is told before the next begins.
+            hub.registry().leave(&joined.room, shard, user.as_ref(), false);
+            self.send_replies(lane);
+            self.take_items(usize::MAX);
+            if !self.is_open(lane) {
+                return Err((ErrorCode::Overloaded, String::new()));
+            }
+        };
         let is_new = self.fanout.join(lane, joined.room.id(), joined.seq);
         debug_assert!(is_new, "membership is checked before joining");
         self.fanout.set_coalesce(joined.room.id(), Duration::from_millis(hub.policy(name).coalesce_ms));
@@ -216,7 +237,9 @@ impl ShardLoop {
 
     fn unsubscribe(&mut self, lane: LaneId, target: &Target, id: ReplyId<'_>, says_so: bool) {
         let Some(name) = self.named(lane, target) else { return };
-        // What was said before this command reaches the leaver first, so all of it must have come in.
+        // What was said before this command reaches the leaver first, so all of it must have come in; and what was answered before goes
+        // out before a room that closes says its last.
+        self.send_replies(lane);
         self.take_items(usize::MAX);
         let Some(room) = self.member_room(lane, &name) else {
             if self.is_open(lane) {
@@ -225,7 +248,6 @@ impl ShardLoop {
             }
             return;
         };
-        self.send_replies(lane);
         self.leave_room(lane, room, says_so, true);
         self.answer(lane, &Event::Unsubscribed { room: &name, id });
         let Some(connection) = self.connection(lane) else { return };

@@ -23,6 +23,12 @@ impl ShardLoop {
                 continue;
             }
             let has_hung_up = connection.has_hung_up;
+            if let Some(mut unread) = connection.unread.take() {
+                self.on_bytes(lane, &mut unread);
+                // The socket may hold more.
+                self.on_readable(index, has_hung_up);
+                continue;
+            }
             let mut buffer = std::mem::take(&mut self.read_buffer);
             let received = self.sockets.receive(index, &mut buffer);
             match received {
@@ -47,11 +53,7 @@ impl ShardLoop {
         let Some(connection) = self.connection(lane) else { return };
         connection.heartbeat.heard(now);
         let mut decoder = std::mem::take(&mut connection.decoder);
-        // A read may begin inside another one's (a socket is adopted while a leaver's room is emptied).
-        let mut outer = std::mem::take(&mut self.replies);
-        if outer.owner.is_none() {
-            std::mem::swap(&mut self.replies, &mut outer);
-        }
+        debug_assert!(self.replies.owner.is_none(), "a read does not begin within another one");
         self.replies.owner = Some(lane);
         let mut rest = bytes;
         while self.wants_input(lane) {
@@ -72,10 +74,9 @@ impl ShardLoop {
                 break;
             }
         }
-        self.put_back(lane, decoder);
+        self.put_back(lane, decoder, rest);
         self.send_replies(lane);
-        let buffers = std::mem::replace(&mut self.replies, outer);
-        self.replies.keep_buffers(buffers);
+        self.replies.end();
         self.see_to_lanes();
         self.pause_if_unread(lane);
     }
@@ -104,16 +105,21 @@ impl ShardLoop {
         self.pause_if_unread(lane);
     }
 
-    fn put_back(&mut self, lane: LaneId, decoder: Decoder) {
+    /// Leaves a connection as its next read is to find it. `rest` is what a pause left unread.
+    fn put_back(&mut self, lane: LaneId, decoder: Decoder, rest: &[u8]) {
         if let Some(connection) = self.connection(lane) {
             connection.decoder = decoder;
+            if connection.is_paused && connection.is_open() && !rest.is_empty() {
+                connection.unread = Some(rest.into());
+            }
         }
     }
 
-    /// True until the peer's close frame has been seen, or a frame that cannot be read: the decoder has lost its place then.
+    /// True until it is paused, or the peer's close frame has been seen, or a frame that cannot be read: the decoder has lost its place then.
     fn wants_input(&mut self, lane: LaneId) -> bool {
         self.connection(lane).is_some_and(|connection| match connection.phase {
-            Phase::Open => true,
+            // A publisher that is slowed is not refused what it has sent already: that waits.
+            Phase::Open => !connection.is_paused,
             Phase::Closing { peer_has_closed, is_deaf, .. } => !peer_has_closed && !is_deaf,
         })
     }
@@ -203,13 +209,13 @@ impl ShardLoop {
 }
 
 impl Replies {
-    /// Keeps another one's empty buffers for reuse; one large echo should not leave its buffer behind.
-    fn keep_buffers(&mut self, other: Self) {
-        if self.data.capacity() == 0 && other.data.capacity() <= 4 * READ_BYTES_MAX {
-            self.data = other.data;
-        }
-        if self.control.capacity() == 0 && other.control.capacity() <= 4 * READ_BYTES_MAX {
-            self.control = other.control;
+    /// The read is done: the buffers are kept for the next one, unless a large echo made them large.
+    fn end(&mut self) {
+        self.owner = None;
+        for buffer in [&mut self.data, &mut self.control] {
+            if buffer.capacity() > 4 * READ_BYTES_MAX {
+                *buffer = Vec::new();
+            }
         }
     }
 }

@@ -117,6 +117,7 @@ impl ShardLoop {
             live: 0,
             rooms: LocalRooms::default(),
             timers: Timers::default(),
+            arrivals: VecDeque::new(),
             ready: VecDeque::new(),
             pressed: Vec::new(),
             lane_events: Vec::new(),

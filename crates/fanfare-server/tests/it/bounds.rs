@@ -19,9 +19,10 @@ fn one_shard() -> Config {
     Config::dev(&Flags::default(), None, &environment).expect("a configuration")
 }
 
-/// A room nobody is in acknowledges at once: only the shard's own intake stands between a publisher and the memory.
+/// A room nobody is in acknowledges at once: only the shard's own intake stands between a publisher and the memory. Who fills it is not
+/// read until there is room again.
 #[tokio::test]
-async fn acks_that_are_owed_are_bounded_and_what_is_beyond_is_refused() {
+async fn who_outruns_the_intake_is_slowed_and_not_refused() {
     const PUBLICATIONS: usize = 1_000;
     const OWED_MAX: usize = 64;
     let mut config = one_shard();
@@ -32,20 +33,12 @@ async fn acks_that_are_owed_are_bounded_and_what_is_beyond_is_refused() {
 
     let one = frame(0x81, br#"{"name":"publish","room":"nobody","message":1,"id":1}"#);
     raw.send(&one.repeat(PUBLICATIONS)).await;
-    let (mut acks, mut refusals) = (0, 0);
-    while acks + refusals < PUBLICATIONS {
+    for _ in 0..PUBLICATIONS {
         let answer = raw.frame().await;
-        let answer: serde_json::Value = serde_json::from_str(answer.text()).expect("JSON");
-        match (answer["name"].as_str(), answer["code"].as_str()) {
-            (Some("ack"), None) => acks += 1,
-            (Some("error"), Some("overloaded")) => refusals += 1,
-            _ => panic!("{answer}"),
-        }
-        assert_eq!(answer["id"], 1, "{answer}");
+        assert!(answer.text().starts_with(r#"{"name":"ack""#), "{answer:?}");
     }
-    assert!(acks >= OWED_MAX && refusals > 0, "{acks} acks, {refusals} refusals");
-    node.wait_for_metric("fanfare_published_total", acks as f64).await;
-    node.wait_for_metric("fanfare_overloaded_total", refusals as f64).await;
+    node.wait_for_metric("fanfare_published_total", PUBLICATIONS as f64).await;
+    assert_eq!(node.metric("fanfare_overloaded_total").await, 0.0);
 
     // Every place was given back: the same number fits again.
     raw.send(&one.repeat(OWED_MAX)).await;

@@ -13,6 +13,7 @@ mod leaks;
 mod limits;
 mod metrics;
 mod process;
+mod races;
 mod slow;
 mod support;
 mod tidy;
