@@ -11,8 +11,7 @@ use crate::node::Node;
 /// # Errors
 /// When it cannot start, or a shard failed.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    raise_descriptor_limit(config.limits.connections_max);
-    until_signalled(config, |_| Ok(()))
+    until_signalled(&fit_descriptors(config), |_| Ok(()))
 }
 
 /// Starts a node, tells `greet` of it, and runs it until signals end it.
@@ -45,18 +44,27 @@ async fn signalled(mut counted: watch::Receiver<u8>, times: u8) {
     let _ = counted.wait_for(|&count| count >= times).await;
 }
 
-/// Takes as many descriptors as the system allows: each connection needs one.
-fn raise_descriptor_limit(connections_max: usize) {
+/// Descriptors that stay for the admin listener, logs and poll sets when clients take all the others.
+const DESCRIPTORS_KEPT: u64 = 128;
+
+/// Takes as many descriptors as the system allows, and lets in no more clients than those are enough for: without any left nobody could be
+/// accepted, and not even health could be asked.
+fn fit_descriptors(config: &Config) -> Config {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let hard = limit.maximum;
+    let mut config = config.clone();
+    let hard = getrlimit(Resource::Nofile).maximum;
     if setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }).is_err() {
-        tracing::warn!("the descriptor limit could not be raised from {:?}", limit.current);
+        tracing::warn!("the descriptor limit could not be raised");
     }
-    if let Some(hard) = hard.filter(|&hard| hard < connections_max as u64 + 64) {
+    let Some(allowed) = getrlimit(Resource::Nofile).current else { return config };
+    let wanted = config.limits.connections_max;
+    let enough_for = usize::try_from(allowed.saturating_sub(DESCRIPTORS_KEPT).max(1)).unwrap_or(usize::MAX);
+    if wanted > enough_for {
         tracing::warn!(
-            "limits.connections_max is {connections_max}, but the system allows {hard} descriptors: raise LimitNOFILE (systemd) or \
-             ulimit -n, or lower connections_max"
+            "limits.connections_max is {wanted}, but the system allows {allowed} descriptors: at most {enough_for} connections are taken; raise \
+             LimitNOFILE (systemd) or ulimit -n, or lower connections_max"
         );
+        config.limits.connections_max = enough_for;
     }
+    config
 }
