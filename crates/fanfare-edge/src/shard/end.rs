@@ -155,17 +155,25 @@ impl ShardLoop {
         }
     }
 
-    /// Closes as many connections as the drain's pace asks for.
-    pub(super) fn keep_pace(&mut self) {
-        let Some(pace) = self.pace else { return };
-        let open_max = pace.open_max(self.now);
+    /// Closes connections until at most `open_max` are open.
+    fn close_down_to(&mut self, open_max: usize) {
+        // Those that are closing still live, so this alone may not say that all is done; mostly it spares the look at all of them.
+        if self.live <= open_max {
+            return;
+        }
         let mut open: Vec<LaneId> = self.connections.iter().flatten().filter(|c| c.is_open()).map(|c| c.lane).collect();
         let retry_ms = self.hub.settings().drain.retry.as_millis() as u64;
         while open.len() > open_max {
-            let Some(lane) = open.pop() else { break };
+            let Some(lane) = open.pop() else { return };
             self.answer(lane, &Event::Drain { retry_ms });
             self.end(lane, CloseReason::Drain);
         }
+    }
+
+    /// Closes as many connections as the drain's pace asks for.
+    pub(super) fn keep_pace(&mut self) {
+        let Some(pace) = self.pace else { return };
+        self.close_down_to(pace.open_max(self.now));
         let is_over = self.now >= pace.ends_at() + self.hub.settings().heartbeat.close;
         // Who was let in a moment ago is on the way to this loop, and must be told too.
         let is_empty = self.live == 0 && self.intake.is_empty() && !self.hub.has_handshakes(self.index);
