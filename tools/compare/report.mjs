@@ -40,6 +40,12 @@ export function writeReport(results, known, scenarios, out) {
   return failed;
 }
 
+// One cell of a table: the first line, without what would end the cell.
+function short(text) {
+  const line = text.split("\n")[0].replaceAll("|", "/");
+  return line.length > 160 ? `${line.slice(0, 160)}…` : line;
+}
+
 function head({ machine, versions, missing, quick, minutes, loadAfter }, known) {
   const rows = Object.entries(versions).map(([id, version]) => `| ${known[id].name} | ${version} |`);
   const lacking = Object.entries(missing).map(([id, why]) => `| ${known[id].name} | not run: ${why} |`);
@@ -73,7 +79,7 @@ function section(scenario, cells, results, known) {
     if (results.missing[id]) return [`| ${known[id].name} | ${titles.map(() => "–").join(" | ")} | – | not run: ${results.missing[id]} |`];
     const cell = cells[id];
     if (!cell) return [];
-    if (cell.reports.length === 0) return [`| ${known[id].name} | ${titles.map(() => "–").join(" | ")} | – | not run: ${cell.failures[0]} |`];
+    if (cell.reports.length === 0) return [`| ${known[id].name} | ${titles.map(() => "–").join(" | ")} | – | not run: ${short(cell.failures[0])} |`];
     const figures = figuresOf(scenario, cell);
     const columns = scenario.figures.map((figure, index) => {
       if (figure.text) return figures[index] ?? "–";
@@ -101,7 +107,7 @@ ${rows.join("\n")}
 function audit(cell) {
   const faulty = cell.reports.filter((report) => !report.accounted);
   const text = faulty.length === 0 ? "all accounted for" : `${faulty.length} of ${cell.reports.length} runs not: ${faulty[0].faults.join(", ")}`;
-  return cell.failures.length ? `${text}; then failed: ${cell.failures[0]}` : text;
+  return cell.failures.length ? `${text}; then failed: ${short(cell.failures[0])}` : text;
 }
 
 function foot() {

@@ -96,9 +96,20 @@ async function load(what, id, port, pid) {
   return JSON.parse(readFileSync(json, "utf8"));
 }
 
+// A port that was free may be taken by the time the server binds it: then it is started on another.
+async function startAnew(id) {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await start(id);
+    } catch (error) {
+      if (attempt === 3) throw error;
+    }
+  }
+}
+
 // One run of one scenario against one server, which is started for it.
 async function run(scenario, id) {
-  const { child, port } = await start(id);
+  const { child, port } = await startAnew(id);
   try {
     const seconds = quick ? Math.min(scenario.seconds, 2) * 0.4 : scenario.seconds;
     const duration = scenario.seconds ? ["--duration", `${Math.round(seconds * 1000)}ms`] : [];
