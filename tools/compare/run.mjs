@@ -127,7 +127,7 @@ function machine() {
   const text = (file) => (existsSync(file) ? readFileSync(file, "utf8").trim() : "unknown");
   return {
     date: new Date().toISOString().slice(0, 10),
-    cpu: cpus()[0].model.trim(), cores: cpus().length, memory: `${(totalmem() / 2 ** 30).toFixed(0)} GiB`, kernel: release(),
+    cpu: cpus()[0].model.trim(), cores: cpus().length, memory: `${(totalmem() / 2 ** 30).toFixed(0)} GiB`, kernel: release().split("-")[0],
     uring: { 0: "allowed", 1: "allowed to some", 2: "forbidden" }[text("/proc/sys/kernel/io_uring_disabled")] ?? "unknown",
     pinned, load: loadavg()[0].toFixed(2),
   };
