@@ -28,6 +28,8 @@ pub(super) struct Connection {
     pub(super) has_hung_up: bool,
     /// Not read until its own replies, or the shards it publishes to, have room again.
     pub(super) is_paused: bool,
+    /// In the loop's list of those paused because a shard is behind: only that ends its pause, whatever it takes or is told meanwhile.
+    pub(super) is_pressed: bool,
     /// What had been read when it was paused, at most one read's worth: seen to first when it goes on.
     pub(super) unread: Option<Box<[u8]>>,
     /// Acks it asked for that have not come back from the shards yet.

@@ -81,7 +81,7 @@ struct ShardLoop {
     arrivals: VecDeque<Box<Adopted>>,
     /// Connections to read, each once.
     ready: VecDeque<u32>,
-    /// Connections not read because a shard they publish to is behind.
+    /// Connections not read because a shard they publish to is behind, each once.
     pressed: Vec<LaneId>,
     lane_events: Vec<LaneEvent>,
     read_buffer: Vec<u8>,
@@ -234,7 +234,7 @@ impl ShardLoop {
             return;
         }
         let Some(connection) = self.connection(lane) else { return };
-        if connection.acks_owed >= ACKS_OWED_PAUSE {
+        if connection.is_pressed || connection.acks_owed >= ACKS_OWED_PAUSE {
             return;
         }
         if std::mem::take(&mut connection.is_paused) {
@@ -247,6 +247,9 @@ impl ShardLoop {
             return;
         }
         for lane in std::mem::take(&mut self.pressed) {
+            if let Some(connection) = self.connection(lane) {
+                connection.is_pressed = false;
+            }
             self.resume_if_drained(lane);
         }
     }

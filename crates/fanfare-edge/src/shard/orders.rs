@@ -173,6 +173,7 @@ impl ShardLoop {
             is_ready: false,
             has_hung_up: false,
             is_paused: false,
+            is_pressed: false,
             unread: None,
             acks_owed: 0,
             rate,

@@ -153,7 +153,8 @@ impl ShardLoop {
     /// Slows a publisher by not reading its socket.
     fn pause_publisher(&mut self, lane: LaneId) {
         let Some(connection) = self.connection(lane) else { return };
-        if !std::mem::replace(&mut connection.is_paused, true) {
+        connection.is_paused = true;
+        if !std::mem::replace(&mut connection.is_pressed, true) {
             self.pressed.push(lane);
         }
     }
