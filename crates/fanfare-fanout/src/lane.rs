@@ -47,6 +47,8 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct LaneState {
     pub(crate) generation: u32,
+    /// The last round of sends it was in.
+    pub(crate) round: u32,
     pub(crate) variant: u8,
     pub(crate) end: End,
     /// The rest of a frame that was begun could not be kept: nothing may be written any more, not even a close frame.

@@ -32,4 +32,4 @@ pub use outbox::{Lane, OutboxLimits, Queued};
 pub use receipt::{Delivery, Receipt};
 pub use room::RoomId;
 pub use shard::{FlushQuota, LaneEvent, Progress, Released, Shard, ShardStats};
-pub use sink::{Outcome, Sink};
+pub use sink::{Offer, Outcome, Sink};

@@ -11,6 +11,15 @@ pub enum Outcome {
     Gone,
 }
 
+/// The same bytes for several connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// The connections.
+    pub lanes: &'a [u32],
+    /// Whole frames.
+    pub bytes: &'a [u8],
+}
+
 /// Where frames go: sockets in the gateway, plain memory in tests and the simulation. Nothing here may block.
 ///
 /// Contract: a connection that took less than it was offered is reported writable later by whoever owns the sink
@@ -22,9 +31,11 @@ pub trait Sink {
     /// Offers several slices, in order, as one write.
     fn send_vectored(&mut self, lane: u32, slices: &[IoSlice<'_>]) -> Outcome;
 
-    /// Offers the same bytes to many connections; appends one outcome each, in order. An implementation that can submit many
-    /// sends at once does so here.
-    fn send_each(&mut self, lanes: &[u32], bytes: &[u8], outcomes: &mut Vec<Outcome>) {
-        outcomes.extend(lanes.iter().map(|&lane| self.send(lane, bytes)));
+    /// Offers bytes to many connections, none of them twice; appends one outcome for each, in order. An implementation that can submit
+    /// many sends at once does so here.
+    fn send_each(&mut self, offers: &[Offer<'_>], outcomes: &mut Vec<Outcome>) {
+        for offer in offers {
+            outcomes.extend(offer.lanes.iter().map(|&lane| self.send(lane, offer.bytes)));
+        }
     }
 }

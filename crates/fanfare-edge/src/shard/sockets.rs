@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 
 use arrayvec::ArrayVec;
-use fanfare_fanout::{Outcome, Sink};
+use fanfare_fanout::{Offer, Outcome, Sink};
 use fanfare_uring::{BatchSender, Send, Sent};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
@@ -119,28 +119,37 @@ impl Sink for Sockets {
         outcome(|| rustix::net::send(socket.as_fd(), bytes, FLAGS))
     }
 
-    fn send_each(&mut self, lanes: &[u32], bytes: &[u8], outcomes: &mut Vec<Outcome>) {
+    fn send_each(&mut self, offers: &[Offer<'_>], outcomes: &mut Vec<Outcome>) {
+        let total: usize = offers.iter().map(|offer| offer.lanes.len()).sum();
         let sockets = &self.sockets;
         let socket = |lane: u32| sockets.get(lane as usize).and_then(Option::as_ref);
-        let Some(uring) = self.uring.as_mut().filter(|_| lanes.len() >= URING_SENDS_MIN) else {
-            for &lane in lanes {
-                outcomes.push(match socket(lane) {
-                    Some(socket) => outcome(|| rustix::net::send(socket.as_fd(), bytes, FLAGS)),
-                    None => Outcome::Gone,
-                });
-            }
+        let sends = offers.iter().flat_map(|offer| offer.lanes.iter().map(|&lane| (socket(lane), offer.bytes)));
+        let Some(uring) = self.uring.as_mut().filter(|_| total >= URING_SENDS_MIN) else {
+            outcomes.extend(sends.map(|(socket, bytes)| match socket {
+                Some(socket) => outcome(|| rustix::net::send(socket.as_fd(), bytes, FLAGS)),
+                None => Outcome::Gone,
+            }));
             return;
         };
-        for lanes in lanes.chunks(URING_SENDS_MAX as usize) {
-            let mut sends = ArrayVec::<Send<'_>, { URING_SENDS_MAX as usize }>::new();
-            sends.extend(lanes.iter().filter_map(|&lane| Some(Send { socket: socket(lane)?.as_fd(), bytes })));
+        let mut sends = sends.peekable();
+        let mut batch = ArrayVec::<Send<'_>, { URING_SENDS_MAX as usize }>::new();
+        while sends.peek().is_some() {
+            batch.clear();
+            let begun = outcomes.len();
+            for (socket, bytes) in sends.by_ref().take(URING_SENDS_MAX as usize) {
+                // A lane without a socket keeps its place; what the others come to is filled in below.
+                outcomes.push(if socket.is_some() { Outcome::Taken(0) } else { Outcome::Gone });
+                batch.extend(socket.map(|socket| Send { socket: socket.as_fd(), bytes }));
+            }
             self.sent.clear();
-            uring.send(&sends, &mut self.sent);
-            let mut sent = self.sent.iter();
-            outcomes.extend(lanes.iter().map(|&lane| match socket(lane).and_then(|_| sent.next()) {
-                Some(&Sent::Taken(taken)) => Outcome::Taken(taken),
-                Some(Sent::Failed) | None => Outcome::Gone,
-            }));
+            uring.send(&batch, &mut self.sent);
+            let asked = outcomes[begun..].iter_mut().filter(|outcome| **outcome != Outcome::Gone);
+            for (outcome, sent) in asked.zip(&self.sent) {
+                *outcome = match *sent {
+                    Sent::Taken(taken) => Outcome::Taken(taken),
+                    Sent::Failed => Outcome::Gone,
+                };
+            }
         }
     }
 

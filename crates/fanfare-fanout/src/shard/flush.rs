@@ -1,5 +1,5 @@
-//! The hot path: a publication into its room's batch, the batch to every member. Per publication anything may happen; per member only: skip,
-//! pick the frame, push.
+//! The hot path, first half: a publication into its room's batch, and whose turn it is to be flushed. Per publication anything may happen;
+//! per member only what [`gather`](super::gather) does.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use smallvec::SmallVec;
 use super::Shard;
 use super::slow::Queueing;
 use crate::batch::{Batch, Encode};
-use crate::lane::{End, LaneState, Subscription};
+use crate::lane::{LaneState, Subscription};
 use crate::receipt::{Delivery, Receipt};
 use crate::room::{Cursor, LocalRoom, wants_after};
 use crate::sync::atomic::Ordering;
-use crate::{LaneId, Outcome, RoomId, Sink};
+use crate::{LaneId, RoomId, Sink};
 
 /// A batch begins anew at this size, so that one flush never needs more than a part of an outbox.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -119,15 +119,11 @@ impl<P: Encode> Shard<P> {
     pub fn flush(&mut self, sink: &mut impl Sink, quota: FlushQuota) -> bool {
         self.end_waits();
         let mut left = quota.members_per_turn;
-        while left > 0
-            && let Some(slot) = self.dirty.pop_front()
-        {
-            left = left.saturating_sub(self.flush_slice(slot, sink, quota.members_per_slice).max(1));
-            let local = &mut self.rooms[slot as usize];
-            local.is_dirty = !local.batches.is_empty();
-            if local.is_dirty {
-                self.dirty.push_back(slot);
-            }
+        while left > 0 && !self.dirty.is_empty() {
+            let looked_at = self.gather(sink, quota.members_per_slice, left);
+            self.submit(sink);
+            self.end_flushes(Self::queue_again);
+            left = left.saturating_sub(looked_at);
         }
         !self.dirty.is_empty()
     }
@@ -138,72 +134,23 @@ impl<P: Encode> Shard<P> {
             if self.rooms[slot as usize].batches.is_empty() {
                 return;
             }
-            self.flush_slice(slot, sink, usize::MAX);
+            self.gather_slice(slot, sink, usize::MAX);
+            self.submit(sink);
+            // Where it stands in the queue of rooms to flush, it stays.
+            self.end_flushes(|_, _| {});
         }
     }
 
-    /// One slice of one room: skip, pick the frame, push. Returns how many members were looked at.
-    fn flush_slice(&mut self, slot: u32, sink: &mut impl Sink, members_max: usize) -> usize {
+    /// A room whose flush has ended goes on with its next batch, if there is one.
+    fn queue_again(&mut self, slot: u32) {
         let local = &mut self.rooms[slot as usize];
-        if local.batches.is_empty() {
-            return 0;
+        local.is_dirty = !local.batches.is_empty();
+        if local.is_dirty {
+            self.dirty.push_back(slot);
         }
-        if local.cursor.is_none() {
-            start_flush::<P>(local, slot, &self.lanes);
-        }
-        let (Some(mut cursor), Some(batch)) = (local.cursor, local.batches.front_mut()) else { return 0 };
-        let stop = cursor.end.min(cursor.next.saturating_add(members_max));
-        let looked_at = stop - cursor.next;
-        let mut queue =
-            Queueing { limits: &self.limits, budget: &self.budget, events: &mut self.events, stats: &self.stats };
-        for member in &local.members[cursor.next..stop] {
-            let state = &mut self.lanes[member.lane as usize];
-            let lane = LaneId { index: member.lane, generation: state.generation };
-            if member.special {
-                let from_seq = wants_after(&local.late, lane);
-                queue.offer_part(lane, state, batch, from_seq, sink);
-            } else if state.outbox.is_some() || state.end != End::Open {
-                if state.end.counts() {
-                    let is_queued = queue.push(lane, state, batch.whole_piece(member.variant));
-                    batch.count_whole(is_queued);
-                }
-            } else {
-                self.fast[member.variant as usize].push(member.lane);
-            }
-        }
-        for variant in 0..P::VARIANTS {
-            let fast = &mut self.fast[variant as usize];
-            if fast.is_empty() {
-                continue;
-            }
-            let whole = batch.whole(variant);
-            if whole.is_empty() {
-                batch.count_delivered(fast.len() as u32);
-                fast.clear();
-                continue;
-            }
-            let len = whole.len();
-            sink.send_each(fast, whole, &mut self.outcomes);
-            let mut taken_whole = 0;
-            for (&index, outcome) in fast.iter().zip(self.outcomes.drain(..)) {
-                if outcome == Outcome::Taken(len) {
-                    taken_whole += 1;
-                } else {
-                    queue.after_offer(index, &mut self.lanes[index as usize], outcome, batch, variant);
-                }
-            }
-            batch.count_delivered(taken_whole);
-            fast.clear();
-        }
-        cursor.next = stop;
-        local.cursor = Some(cursor);
-        if cursor.next == cursor.end {
-            self.end_flush(slot);
-        }
-        looked_at
     }
 
-    fn end_flush(&mut self, slot: u32) {
+    pub(super) fn end_flush(&mut self, slot: u32) {
         let local = &mut self.rooms[slot as usize];
         local.cursor = None;
         let Some(batch) = local.batches.pop_front() else { return };
@@ -266,7 +213,7 @@ fn specials(local: &LocalRoom, batch: &Batch) -> SmallVec<[LaneId; 8]> {
 }
 
 /// Seals the front batch and marks the members that need special care in it.
-fn start_flush<P: Encode>(local: &mut LocalRoom, slot: u32, lanes: &Slab<LaneState>) {
+pub(super) fn start_flush<P: Encode>(local: &mut LocalRoom, slot: u32, lanes: &Slab<LaneState>) {
     local.cursor = Some(Cursor { next: 0, end: local.members.len() });
     if let Some(batch) = local.batches.front_mut() {
         batch.seal::<P>(&local.counts);

@@ -1,6 +1,7 @@
 //! The audience of one thread: lanes, rooms, and the flush that is the hot path.
 
 mod flush;
+mod gather;
 mod reply;
 mod slow;
 
@@ -18,9 +19,10 @@ use crate::lane::{End, LaneState, Subscription};
 use crate::outbox::Outbox;
 use crate::room::{ByRoomId, LocalRoom, Member};
 use crate::sync::atomic::AtomicU64;
-use crate::{Budget, LaneId, Latencies, OutboxLimits, Outcome, Queued, RoomId, Sink};
+use crate::{Budget, LaneId, Latencies, OutboxLimits, Queued, RoomId, Sink};
 
 pub use self::flush::FlushQuota;
+use self::gather::Round;
 pub use self::reply::Progress;
 
 /// What its owner must do about a lane.
@@ -78,8 +80,7 @@ pub struct Shard<P> {
     released: Released,
     /// When publications were made whose flush has ended, until [`Self::measure`].
     written: Vec<Duration>,
-    fast: [Vec<u32>; VARIANTS_MAX],
-    outcomes: Vec<Outcome>,
+    round: Round,
     events_of: PhantomData<fn(P)>,
 }
 
@@ -103,8 +104,7 @@ impl<P: Encode> Shard<P> {
             events: Vec::new(),
             released: Released::default(),
             written: Vec::new(),
-            fast: Default::default(),
-            outcomes: Vec::new(),
+            round: Round::default(),
             events_of: PhantomData,
         }
     }
@@ -117,6 +117,7 @@ impl<P: Encode> Shard<P> {
         let generation = self.generation;
         let index = self.lanes.insert(LaneState {
             generation,
+            round: 0,
             variant,
             end: End::Open,
             is_torn: false,
@@ -187,8 +188,7 @@ impl<P: Encode> Shard<P> {
         self.by_id.shrink_to_fit();
         self.dirty.shrink_to_fit();
         self.spare = Vec::new();
-        self.fast = Default::default();
-        self.outcomes = Vec::new();
+        self.round.shrink();
     }
 
     /// What owners must act on since the last call.
