@@ -73,14 +73,19 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 
 # ---- test ----
 
-.PHONY: test unit doctest loom sim browser smoke conformance load bench icount icount-baseline compare
-test: unit doctest loom browser ## every test: unit, integration, docs, loom models, browser; installs what it needs
+.PHONY: test unit send-paths doctest loom sim browser smoke conformance load bench icount icount-baseline compare
+test: unit send-paths doctest loom browser ## every test: unit, integration, docs, loom models, browser; installs what it needs
 	@printf '\n== test: all passed\n'
 
 unit: ## unit and integration tests of all crates, the load generator's audit included
 	$(say) 'unit and integration tests'
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace $(LOCKED); \
 	else echo 'cargo-nextest is not installed: using cargo test'; cargo test --workspace --lib --bins --tests $(LOCKED); fi
+
+# `unit` has run them over the path that `auto` chooses: io_uring where the kernel allows it.
+send-paths: ## the integration tests over plain writes, without io_uring
+	$(say) 'integration tests over plain writes'
+	@FANFARE_TEST_SEND_PATH=writev cargo test -p fanfare-server --test it $(LOCKED) -- --skip arrows --skip tidy
 
 doctest:
 	$(say) 'examples in the docs'
