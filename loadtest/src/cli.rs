@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use fanfare_client::Url;
 
 use crate::dialect::Dialect;
-use crate::scenario::{Plan, echo, rooms};
+use crate::scenario::{Task, echo, fairness, rooms, shards, slow};
 use crate::stamp::Stamp;
 
 /// Loads a Fanfare gateway with connections and publications, and audits every delivery.
@@ -37,12 +37,16 @@ pub enum Scenario {
     Echo(EchoArgs),
     /// Holds connections that do nothing, then lets them go: memory each, handshakes a second, memory that stays
     Idle(IdleArgs),
-    /// Publishes at a fixed rate twice, with and without subscribers that do not read (500 connections, 2 KiB, 100 a second)
+    /// Publishes at a fixed rate, without and with subscribers that do not read (500 connections, 2 KiB, 100 a second)
     Slow(SlowArgs),
     /// Publishes at a fixed rate while others join and leave without pause (10 rooms, 100 connections, 100 a second)
     Churn(ChurnArgs),
     /// Drops all connections at once and lets them come back at once (100 rooms, 1,000 connections)
     Storm(RoomsArgs),
+    /// Saturates a big room, and publishes into a small one beside it at a fixed rate (1,000 and 5 connections)
+    Fairness(FairnessArgs),
+    /// Sends bursts into the sockets of subscribers that read later, to one gateway or to two in turn (1,000 connections)
+    Shards(ShardsArgs),
 }
 
 /// What all scenarios share.
@@ -161,9 +165,61 @@ pub struct SlowArgs {
     /// Rooms and the rest.
     #[command(flatten)]
     pub rooms: RoomsArgs,
-    /// Of the subscribers, how many do not read while publications go out, percent
-    #[arg(long, default_value_t = 1.0, value_parser = parse_percent)]
-    pub stalled_percent: f64,
+    /// Of the subscribers, how many do not read while publications go out, percent; several shares make several runs
+    #[arg(long, default_value = "1", value_delimiter = ',', value_parser = parse_percent)]
+    pub stalled_percent: Vec<f64>,
+    /// By how many bytes the gateway's memory may grow while some do not read; needs --pid
+    #[arg(long, requires = "pid")]
+    pub memory_max: Option<u64>,
+}
+
+/// `fanfare-load fairness`.
+#[derive(Debug, Args)]
+pub struct FairnessArgs {
+    /// What all scenarios share. The connections are those of the big room, and so are the publications.
+    #[command(flatten)]
+    pub common: Common,
+    /// Publications of the big room that are on their way to some subscriber
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub outstanding: u32,
+    /// Members of the small room
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub small: u32,
+    /// Publications per second in the small room
+    #[arg(long, default_value_t = 100.0, value_parser = parse_rate)]
+    pub small_rate: f64,
+    /// Beginning of the rooms' names; a namespace if it holds a colon
+    #[arg(long, default_value = "load-")]
+    pub room_prefix: String,
+}
+
+/// `fanfare-load shards`.
+#[derive(Debug, Args)]
+pub struct ShardsArgs {
+    /// What all scenarios share. The publications are those of a burst, 2,000 unless asked for.
+    #[command(flatten)]
+    pub common: Common,
+    /// Publications on their way to some of those who read, over all publishers
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub outstanding: u32,
+    /// Members that publish
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub publishers: u32,
+    /// Members that read while publications go out, the publishers among them
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub readers: u32,
+    /// Bursts to each gateway
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub bursts: u16,
+    /// WebSocket address of a second gateway, which has more shards; the bursts take turns
+    #[arg(long)]
+    pub other_url: Option<String>,
+    /// Process of the second gateway
+    #[arg(long, requires = "other_url")]
+    pub other_pid: Option<u32>,
+    /// Beginning of the rooms' names; a namespace if it holds a colon
+    #[arg(long, default_value = "load-")]
+    pub room_prefix: String,
 }
 
 /// `fanfare-load churn`.
@@ -187,22 +243,25 @@ pub enum Publishers {
 }
 
 impl Cli {
-    /// Turns the arguments into plans, to be carried out one after the other. `run` is a random tag that keeps runs apart.
+    /// Turns the arguments into runs, to be carried out one after the other. `run` is a random tag that keeps runs apart.
     ///
     /// # Errors
     /// Arguments that do not fit together. The texts say what to change.
-    pub fn plans(&self, run: u32) -> anyhow::Result<Vec<Plan>> {
-        Ok(match &self.scenario {
-            Scenario::Fanout(args) => vec![rooms::plan(args, &rooms::FANOUT, run)?],
-            Scenario::Rate(args) => vec![rooms::plan(args, &rooms::RATE, run)?],
-            Scenario::Rooms(args) => vec![rooms::plan(args, &rooms::ROOMS, run)?],
-            Scenario::Large(args) => vec![rooms::plan(args, &rooms::LARGE, run)?],
-            Scenario::Storm(args) => vec![rooms::storm(args, run)?],
-            Scenario::Idle(args) => vec![rooms::idle(args, run)?],
-            Scenario::Churn(args) => vec![rooms::churn(args, run)?],
-            Scenario::Slow(args) => rooms::slow(args, run)?.into(),
-            Scenario::Echo(args) => vec![echo::plan(args, run)?],
-        })
+    pub fn task(&self, run: u32) -> anyhow::Result<Task> {
+        let plan = match &self.scenario {
+            Scenario::Fanout(args) => rooms::plan(args, &rooms::FANOUT, run),
+            Scenario::Rate(args) => rooms::plan(args, &rooms::RATE, run),
+            Scenario::Rooms(args) => rooms::plan(args, &rooms::ROOMS, run),
+            Scenario::Large(args) => rooms::plan(args, &rooms::LARGE, run),
+            Scenario::Storm(args) => rooms::storm(args, run),
+            Scenario::Idle(args) => rooms::idle(args, run),
+            Scenario::Churn(args) => rooms::churn(args, run),
+            Scenario::Echo(args) => echo::plan(args, run),
+            Scenario::Slow(args) => return slow::task(args, run),
+            Scenario::Fairness(args) => return fairness::task(args, run),
+            Scenario::Shards(args) => return shards::task(args, run),
+        };
+        plan.map(Task::of)
     }
 
     /// What all scenarios share.
@@ -218,6 +277,8 @@ impl Cli {
             Scenario::Churn(args) => &args.rooms.common,
             Scenario::Slow(args) => &args.rooms.common,
             Scenario::Echo(args) => &args.common,
+            Scenario::Fairness(args) => &args.common,
+            Scenario::Shards(args) => &args.common,
         }
     }
 }

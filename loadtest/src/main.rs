@@ -24,8 +24,8 @@ fn main() -> ExitCode {
 
 /// Carries out the plan; true when everything is accounted for.
 fn run(cli: &Cli) -> anyhow::Result<bool> {
-    let plans = cli.plans(run_tag())?;
-    let report = conductor::carry_out_all(plans, &Progress::on_terminal())?;
+    let task = cli.task(run_tag())?;
+    let report = conductor::carry_out_all(&task, &Progress::on_terminal())?;
     if let Some(file) = &cli.common().json {
         let json = serde_json::to_vec_pretty(&report)?;
         std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;

@@ -39,6 +39,13 @@ pub fn wait_precisely() {
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
 }
 
+/// Lets the other threads of this program go first: the thread that reads everything must not delay the one that measures.
+/// Refused, or elsewhere than on Linux, where that is a matter of whole processes, the figures are worse than they could be.
+pub fn give_way() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(10);
+}
+
 /// At most a fixed number of publications of one publisher that have not reached all members of the room.
 #[derive(Debug)]
 pub struct Window {

@@ -10,6 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub struct Usage {
     /// User and system time of all its threads since it started, microseconds; counted in ticks of 10 ms.
     pub cpu_us: u64,
+    /// The system time of it, microseconds: what the kernel did for it.
+    pub system_us: u64,
     /// Resident memory, KiB.
     pub rss_kib: u64,
 }
@@ -35,6 +37,7 @@ impl Usage {
         for child in children(pid) {
             if let Ok(child) = Self::of_family(child) {
                 sum.cpu_us += child.cpu_us;
+                sum.system_us += child.system_us;
                 sum.rss_kib += child.rss_kib;
             }
         }
@@ -48,7 +51,8 @@ impl Usage {
         let system: u64 = fields.next()?.parse().ok()?;
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let rss_kib = rss.split_ascii_whitespace().next()?.parse().ok()?;
-        Some(Self { cpu_us: (user + system) * 1_000_000 / ticks_per_second, rss_kib })
+        let us = |ticks: u64| ticks * 1_000_000 / ticks_per_second;
+        Some(Self { cpu_us: us(user + system), system_us: us(system), rss_kib })
     }
 }
 
@@ -94,7 +98,10 @@ mod tests {
     fn proc_is_read_even_with_an_odd_command_name() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 250 50 0 0 20 0 1 0 9 10 11";
         let status = "Name:\ta\nVmHWM:\t  999 kB\nVmRSS:\t  512 kB\n";
-        assert_eq!(Usage::parse(stat, status, 100), Some(Usage { cpu_us: 3_000_000, rss_kib: 512 }));
+        assert_eq!(
+            Usage::parse(stat, status, 100),
+            Some(Usage { cpu_us: 3_000_000, system_us: 500_000, rss_kib: 512 })
+        );
         assert_eq!(Usage::parse("7 (a", status, 100), None);
     }
 

@@ -52,6 +52,8 @@ struct Gateway {
 
 struct Member {
     queue: mpsc::Sender<Message>,
+    /// It is told the room with each message: it came by `/ws`.
+    named: bool,
     /// What is held back to be swapped with the next delivery.
     held: Option<Message>,
 }
@@ -63,12 +65,13 @@ impl Gateway {
         } else {
             format!(r#"{{"name":"message","message":{payload}}}"#)
         };
-        let message = Message::Text(Utf8Bytes::from(text));
+        let named = format!(r#"{{"name":"message","message":{payload},"room":"{room}"}}"#);
+        let [message, named] = [text, named].map(|text| Message::Text(Utf8Bytes::from(text)));
         let stranger = self.rooms.iter().find(|(name, _)| *name != room).map(|(_, members)| members[0].queue.clone());
         for member in self.rooms.get_mut(room).unwrap() {
             self.deliveries += 1;
             let fault = if self.deliveries == FAULTY { self.fault } else { Fault::None };
-            member.deliver(fault, &message, stranger.as_ref());
+            member.deliver(fault, if member.named { &named } else { &message }, stranger.as_ref());
         }
     }
 }
@@ -123,7 +126,14 @@ async fn serve(stream: TcpStream, gateway: Rc<RefCell<Gateway>>) {
     }
     let (mut sink, stream) = socket.split();
     let (queue, mut queued) = mpsc::channel::<Message>(65_536);
-    gateway.borrow_mut().rooms.entry(room.clone()).or_default().push(Member { queue: queue.clone(), held: None });
+    if room == "/ws" {
+        let welcome =
+            format!(r#"{{"name":"welcome","connection":"{}-7-1","heartbeat_ms":25000,"node":"n"}}"#, port % 2);
+        queue.try_send(Message::Text(welcome.into())).unwrap();
+    } else {
+        let member = Member { queue: queue.clone(), held: None, named: false };
+        gateway.borrow_mut().rooms.entry(room.clone()).or_default().push(member);
+    }
     tokio::task::spawn_local(async move {
         while let Some(message) = queued.recv().await {
             let close = message.is_close();
@@ -146,7 +156,8 @@ async fn read(
     struct Publish<'a> {
         name: &'a str,
         #[serde(borrow)]
-        message: &'a RawValue,
+        message: Option<&'a RawValue>,
+        room: Option<&'a str>,
     }
     while let Some(Ok(message)) = stream.next().await {
         match message {
@@ -154,9 +165,18 @@ async fn read(
                 gateway.borrow_mut().broadcast(room, &text);
             }
             Message::Text(text) => {
-                let publish: Publish<'_> = serde_json::from_str(&text).unwrap();
-                assert_eq!(publish.name, "publish");
-                gateway.borrow_mut().broadcast(room, publish.message.get());
+                let command: Publish<'_> = serde_json::from_str(&text).unwrap();
+                let room = command.room.unwrap_or(room);
+                if let Some(message) = command.message {
+                    assert_eq!(command.name, "publish");
+                    gateway.borrow_mut().broadcast(room, message.get());
+                    continue;
+                }
+                assert_eq!(command.name, "subscribe");
+                let member = Member { queue: queue.clone(), held: None, named: true };
+                gateway.borrow_mut().rooms.entry(room.to_owned()).or_default().push(member);
+                let subscribed = r#"{"name":"subscribed","epoch":"e","offset":0,"recovered":true}"#;
+                queue.try_send(Message::Text(subscribed.into())).unwrap();
             }
             // Tungstenite answers by itself, but only with the next write.
             Message::Ping(bytes) => queue.try_send(Message::Pong(bytes)).unwrap(),
@@ -251,6 +271,30 @@ fn one_changed_byte_in_100_000_deliveries_is_found() {
 #[test]
 fn one_delivery_to_the_wrong_room_is_found() {
     check(Fault::Misdirect, &json!({"delivered": DELIVERIES - 1, "missing": 1, "foreign": 1}));
+}
+
+/// 100,000 deliveries to those who read later; one after the other, so that those who read at once come first.
+const BURST: &[&str] =
+    &["shards", "--connections", "100", "--publications", "1000", "--bursts", "1", "--opening", "1", "--threads", "1"];
+
+#[test]
+fn who_reads_later_must_not_be_closed_for_it() {
+    let (code, report) = run(Fault::Evict, &[BURST, &["--format", "text"]].concat());
+    assert_eq!((code, &report["audit"]["missing"]), (Some(1), &json!(0)), "{report:#}");
+    assert_eq!(report["faults"], json!(["burst 1 to gateway 1: 1 connections closed before the end"]), "{report:#}");
+}
+
+#[test]
+fn one_loss_among_those_that_read_later_is_found() {
+    for (fault, dialect, missing) in [(Fault::None, "json", 0), (Fault::Drop, "json", 1), (Fault::Drop, "text", 1)] {
+        let (code, report) = run(fault, &[BURST, &["--format", dialect]].concat());
+        assert_eq!((code, &report["audit"]["missing"]), (Some(missing), &json!(missing)), "{report:#}");
+        assert_eq!(report["audit"]["expected"], DELIVERIES);
+        assert_eq!(report["latency_us"]["count"], 8_000, "what is missing belongs to one that read later: {report:#}");
+        let shards = report["connections_by_shard"].as_object().unwrap();
+        let told: u64 = shards.values().map(|count| count.as_u64().unwrap()).sum();
+        assert_eq!(told, if dialect == "json" { 100 } else { 0 }, "only this dialect says it: {report:#}");
+    }
 }
 
 #[test]

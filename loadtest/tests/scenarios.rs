@@ -104,9 +104,48 @@ fn who_comes_and_goes_is_audited_too() {
 #[test]
 fn those_that_do_not_read_get_everything_in_the_end() {
     let floor = floor("coalesce").unwrap();
-    let report = run(&floor, "slow --connections 20 --stalled-percent 10 --rate 200 --payload 20000 --duration 500ms");
-    assert_eq!((&report["slow"]["stalled"], &report["slow"]["closed"]), (&json!(2), &json!(0)));
+    let scenario = "slow --connections 20 --stalled-percent 5,10 --rate 200 --payload 20000 --duration 500ms --memory-max 100000000";
+    let report = run(&floor, scenario);
+    let stalled: Vec<&Value> = report["slow"].as_array().unwrap().iter().map(|slow| &slow["stalled"]).collect();
+    assert_eq!(stalled, [&json!(1), &json!(2)]);
     assert_eq!(report["audit"]["expected"], 2_000);
     assert_eq!(report["latency_us"]["count"], 1_800, "the stalled ones are not timed: {report:#}");
-    assert!(report["slow"]["ratio"].as_f64().unwrap() > 0.0);
+    let slow = &report["slow"][1];
+    assert!(slow["ratio"].as_f64().unwrap() > 0.0 && slow["grown_kib_with"].is_u64(), "{report:#}");
+    assert_eq!((&slow["closed"], &slow["memory_max_kib"]), (&json!(0), &json!(97_656)));
+}
+
+#[test]
+fn a_small_room_beside_a_big_one_is_timed_apart() {
+    let floor = floor("coalesce").unwrap();
+    let scenario = "fairness --connections 50 --small 3 --small-rate 200 --publications 1600 --duration 500ms";
+    let report = run(&floor, scenario);
+    // 1,600 publications at most of the big room, and 100 of the small one.
+    let big = report["published"].as_u64().unwrap() - 100;
+    assert!((1..=1_600).contains(&big), "{report:#}");
+    assert_eq!(report["latency_us"]["count"], big * 50, "{report:#}");
+    let small = &report["fairness"];
+    assert_eq!((&small["latency_us"]["count"], &small["send_lag_us"]["count"]), (&json!(300), &json!(100)));
+    assert!(report["seconds"].as_f64().unwrap() >= 0.494, "the small room's rate is kept: {report:#}");
+    assert!(small["latency_us"]["p50"].as_f64().unwrap() > 0.0);
+    assert!(small["big_delivered_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn bursts_lie_in_the_sockets_until_they_are_read() {
+    let (one, other) = (floor("coalesce").unwrap(), floor("send").unwrap());
+    let scenario = format!(
+        "shards --connections 60 --readers 8 --publications 400 --bursts 2 --other-url {} --other-pid {}",
+        other.url,
+        other.child.id()
+    );
+    let report = run(&one, &scenario);
+    // The audit of the last burst: those that did not read got all of it, too.
+    assert_eq!((&report["audit"]["expected"], &report["latency_us"]["count"]), (&json!(24_000), &json!(3_200)));
+    let shards = &report["shards"];
+    assert_eq!((&shards["bursts"], &shards["one"]["bursts"].as_array().unwrap().len()), (&json!(2), &2));
+    // The last burst is the last of the second.
+    assert_eq!(shards["other"]["bursts"][1], report["delivered_per_second"], "{report:#}");
+    assert_ne!(shards["one"]["bursts"][1], report["delivered_per_second"], "{report:#}");
+    assert!(shards["ratio"].as_f64().unwrap() > 0.0 && shards["other"]["cpu_us_per_delivery"].is_f64(), "{report:#}");
 }

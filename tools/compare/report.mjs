@@ -24,19 +24,24 @@ function figuresOf(scenario, cell) {
 const beats = (figure, value, reference) =>
   !figure.aside && reference !== undefined && value !== undefined && (figure.less ? value < reference * 0.995 : value > reference * 1.005);
 
-export function writeReport(results, known, scenarios, out) {
+// More of a core than this for anything else, and a scenario was not measured alone.
+export const NOISE = 0.1;
+
+// `results`: by scenario, each as run.mjs stores it.
+export function writeReport(results, known, scenarios, out, quick) {
   mkdirSync(join(out, "images"), { recursive: true });
-  const parts = [head(results, known)];
+  const there = scenarios.filter(({ id }) => results[id]);
+  const latest = there.map(({ id }) => results[id]).sort((a, b) => (a.date < b.date ? 1 : -1))[0];
+  const parts = [head(there.map(({ id }) => results[id]), latest, known, quick), goals(there, results, known)];
   let failed = false;
-  for (const scenario of scenarios) {
-    const cells = results.cells[scenario.id];
-    if (!cells) continue;
-    failed ||= Object.entries(cells).some(([id, cell]) => known[id].kind === "fanfare" && cell.failures.length > 0);
-    writeFileSync(join(out, "images", `bench-${scenario.id}.svg`), chart(scenario, cells, known));
-    parts.push(section(scenario, cells, results, known));
+  for (const scenario of there) {
+    const result = results[scenario.id];
+    failed ||= Object.entries(result.cells).some(([id, cell]) => known[id]?.kind === "fanfare" && (cell.failures.length > 0 || cell.reports.some((report) => !report.accounted)));
+    writeFileSync(join(out, "images", `bench-${scenario.id}.svg`), chart(scenario, result.cells, known));
+    parts.push(section(scenario, result, latest, known));
   }
   parts.push(foot());
-  writeFileSync(join(out, "benchmarks.md"), parts.join("\n"));
+  writeFileSync(join(out, "benchmarks.md"), parts.filter(Boolean).join("\n"));
   return failed;
 }
 
@@ -46,22 +51,32 @@ function short(text) {
   return line.length > 160 ? `${line.slice(0, 160)}…` : line;
 }
 
-function head({ machine, versions, missing, quick, minutes, loadAfter }, known) {
-  const rows = Object.entries(versions).map(([id, version]) => `| ${known[id].name} | ${version} |`);
-  const lacking = Object.entries(missing).map(([id, why]) => `| ${known[id].name} | not run: ${why} |`);
-  const quiet = Math.max(machine.load, 0) > 0.7 ? " **The machine was not quiet: other work shared it.**" : "";
+const day = (result) => result.date.slice(0, 10);
+const referenceOf = (scenario) => scenario.reference ?? REFERENCE;
+
+function head(all, latest, known, quick) {
+  const versions = Object.assign({}, ...all.map(({ versions }) => versions), latest.versions);
+  const missing = Object.assign({}, ...all.map(({ missing }) => missing));
+  const shownIn = Object.keys(known).filter((id) => !known[id].onlyIn);
+  const rows = shownIn.filter((id) => versions[id]).map((id) => `| ${known[id].name} | ${versions[id]} |`);
+  const lacking = shownIn.filter((id) => missing[id]).map((id) => `| ${known[id].name} | not run: ${missing[id]} |`);
+  const { machine } = latest;
+  const days = [...new Set(all.map(day))].sort();
+  const minutes = all.reduce((sum, { minutes }) => sum + minutes, 0).toFixed(0);
+  const noisy = all.filter(({ others }) => others > NOISE).length;
+  const quiet = noisy ? ` **In ${noisy} of them other work shared the machine; they say so.**` : " Nothing else ran on the machine.";
   return `# Benchmarks
 
 Written by \`make compare${quick ? " QUICK=1" : ""}\`; do not edit. Each figure is the median of the rounds of one run, in which the servers took turns${
     machine.pinned ? ", each alone on core 0 with the load generator on core 1" : ", sharing all cores with the load generator"
   }. Only ratios
-within this page mean anything: another machine has other microseconds. In every run every receiver checked every message; where
-something was missing, doubled or out of order, the row says so. A figure in **bold** beats Fanfare's first row.
+within a table mean anything: another machine, or another day, has other microseconds. In every run every receiver checked every
+message; where something was missing, doubled or out of order, the row says so. A figure in **bold** beats Fanfare's first row.
 
 | machine | ${machine.cpu}, ${machine.cores} cores, ${machine.memory} |
 | --- | --- |
 | kernel | ${machine.kernel}, io_uring ${machine.uring} |
-| date | ${machine.date}; ${minutes?.toFixed(0) ?? "?"} minutes; load average ${machine.load} before, ${loadAfter} at the end.${quiet} |
+| date | ${days.length > 1 ? `${days[0]} to ${days.at(-1)}` : days[0]}; ${all.length} scenarios, ${minutes} minutes.${quiet} |
 
 | server | version |
 | --- | --- |
@@ -72,36 +87,80 @@ The *floor* is a server without features that only calls the kernel: \`send\` ma
 `;
 }
 
-function section(scenario, cells, results, known) {
-  const reference = cells[REFERENCE]?.reports.length ? figuresOf(scenario, cells[REFERENCE]) : [];
+// What was set as a goal, and what was measured.
+function goals(scenarios, results, known) {
+  const rows = scenarios.flatMap((scenario) => {
+    const { cells, peers } = medians(scenario, results[scenario.id], known);
+    return (scenario.goals ?? []).map((goal) => {
+      const value = goal.of((id, index = 0) => cells[id]?.[index], (index = 0) => best(scenario.figures[index], peers.map((figures) => figures[index])));
+      const limit = goal.most !== undefined ? `at most ${goal.most}` : `at least ${goal.least}`;
+      const held = goal.most !== undefined ? value <= goal.most : value >= goal.least;
+      const measured = Number.isFinite(value) ? shown(value, value >= 100 ? 0 : 2) : "–";
+      const words = !Number.isFinite(value) ? "not measured" : held ? "reached" : `**missed by ${missedBy(value, goal)} %**`;
+      return `| [${scenario.title.split(":")[0]}](#${anchor(scenario.title)}) | ${goal.text} | ${limit} | ${measured} | ${words} |`;
+    });
+  });
+  return rows.length && `## Goals
+
+| scenario | what | goal | measured | |
+| --- | --- | --- | ---: | --- |
+${rows.join("\n")}
+`;
+}
+
+const missedBy = (value, { most, least }) => shown(Math.abs(most !== undefined ? value / most - 1 : 1 - value / least) * 100, 0);
+const best = (figure, values) => (figure.less ? Math.min : Math.max)(...values.filter(Number.isFinite));
+const anchor = (title) => title.toLowerCase().replace(/[^\p{L}\p{N} -]/gu, "").replaceAll(" ", "-");
+
+// The medians of all servers by their name, and of the peers.
+function medians(scenario, { cells }, known) {
+  const measured = Object.entries(cells).filter(([, cell]) => cell.reports.length > 0);
+  const all = measured.map(([id, cell]) => [id, figuresOf(scenario, cell)]);
+  return { cells: Object.fromEntries(all), peers: all.filter(([id]) => known[id].kind === "peer").map(([, figures]) => figures) };
+}
+
+function section(scenario, result, latest, known) {
+  const { cells, missing } = result;
+  const own = referenceOf(scenario);
+  const reference = cells[own]?.reports.length ? figuresOf(scenario, cells[own]) : [];
   const titles = scenario.figures.map(({ title, unit }) => (unit ? `${title}, ${unit}` : title));
+  const nothing = titles.map(() => "–").join(" | ");
   const rows = Object.keys(known).flatMap((id) => {
-    if (results.missing[id]) return [`| ${known[id].name} | ${titles.map(() => "–").join(" | ")} | – | not run: ${results.missing[id]} |`];
+    if (missing[id]) return [`| ${known[id].name} | ${nothing} | – | not run: ${missing[id]} |`];
     const cell = cells[id];
     if (!cell) return [];
-    if (cell.reports.length === 0) return [`| ${known[id].name} | ${titles.map(() => "–").join(" | ")} | – | not run: ${short(cell.failures[0])} |`];
+    if (cell.reports.length === 0) return [`| ${known[id].name} | ${nothing} | – | not run: ${short(cell.failures[0])} |`];
     const figures = figuresOf(scenario, cell);
     const columns = scenario.figures.map((figure, index) => {
       if (figure.text) return figures[index] ?? "–";
       const text = shown(figures[index], figure.digits);
       return known[id].kind === "peer" && beats(figure, figures[index], reference[index]) ? `**${text}**` : text;
     });
-    const ratio = id === REFERENCE ? "1" : shown(figures[0] / reference[0] || undefined, 2);
+    const ratio = id === own ? "1" : shown(figures[0] / reference[0] || undefined, 2);
     return [`| ${known[id].name} | ${columns.join(" | ")} | ${ratio} | ${audit(cell)} |`];
   });
   const without = (scenario.without ?? []).map((id) => known[id].name).join(", ");
+  const rounds = Math.max(0, ...Object.values(cells).map((cell) => cell.reports.length));
   return `## ${scenario.title}
 
 ${scenario.text}${without ? ` (${without} is the same path here and was not run.)` : ""}
 
 ![${scenario.figures[0].title}](images/bench-${scenario.id}.svg)
 
-| server | ${titles.join(" | ")} | first column ÷ Fanfare's | audit |
+| server | ${titles.join(" | ")} | first column ÷ ${own === REFERENCE ? "Fanfare's" : "first row's"} | audit |
 | --- | ${titles.map(() => "---:").join(" | ")} | ---: | --- |
 ${rows.join("\n")}
 
-\`fanfare-load ${scenario.args.join(" ")}${scenario.seconds ? ` --duration ${scenario.seconds}s` : ""}\`, ${Math.max(...Object.values(cells).map((cell) => cell.reports.length))} round(s).
+\`fanfare-load ${scenario.args.join(" ")}${scenario.seconds ? ` --duration ${scenario.seconds}s` : ""}\`, ${rounds} round(s), ${day(result)}.${remarks(result, latest)}
 `;
+}
+
+// What sets a scenario's results apart from the page's: other work, other versions.
+function remarks(result, latest) {
+  const noise = result.others > NOISE ? [` **Other work took ${shown(result.others * 100, 0)} % of a core meanwhile.**`] : [];
+  const [then, now] = [result, latest].map(({ versions }) => versions[REFERENCE] ?? versions["coalesce-0"]);
+  const older = then !== now ? [` It was an earlier Fanfare: ${then}.`] : [];
+  return [...noise, ...older].join("");
 }
 
 function audit(cell) {
@@ -116,14 +175,16 @@ function foot() {
 \`\`\`
 make compare            # everything; some 20 minutes on two cores that nothing else uses
 make compare QUICK=1    # a look in a few minutes; writes into target/compare/quick and leaves this page alone
-make compare ARGS='--scenarios fanout-1,rate --servers fanfare,floor-uring,bun --rounds 5'   # writes into target/compare/part
-make compare ARGS=--report    # draw this page up again from the last run's results
+make compare ARGS='--only idle,fairness'   # these anew, the others as they were measured last; --list names them
+make compare ARGS='--only fanout-1,rate --servers fanfare,floor-uring,bun --rounds 5'   # some servers; writes into target/compare/part
+make compare ARGS=--report    # draw this page up again from the results that are there
 \`\`\`
 
-It needs Node with npm, and for NATS and Nchan a Debian with apt-get; everything goes into \`target/compare\`. The servers' own programs are in
-\`tools/compare/servers\`, all with compression off. CPU time and memory are those of the server's process and its children, from \`/proc\`.
+It needs Node with npm, and for NATS and Nchan a Debian with apt-get; everything goes into \`target/compare\`, the results of each scenario
+as JSON with their date. The servers' own programs are in \`tools/compare/servers\`, all with compression off. CPU time and memory are
+those of the server's process and its children, from \`/proc\`.
 \`generator CPU\` is what the load generator itself needed: where it is larger than the server's, the generator was the
-bottleneck of the throughput, not of the CPU figures.
+bottleneck of the throughput, not of the CPU figures. \`make profile\` shows where Fanfare's own time goes.
 `;
 }
 

@@ -1,187 +1,198 @@
-// Runs every scenario against every server, interleaved, and draws up the result.
-import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, connect } from "node:net";
-import { cpus, loadavg, release, totalmem } from "node:os";
+// Runs scenarios against servers, interleaved, stores each scenario's results with their date, and draws up the page from all
+// that are stored.
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpus, release, totalmem } from "node:os";
 import { join, resolve } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { writeReport } from "./report.mjs";
+import { load, pinned, start, stop } from "./processes.mjs";
+import { NOISE, writeReport } from "./report.mjs";
 import { scenarios } from "./scenarios.mjs";
 import { servers } from "./servers.mjs";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { scenarios: { type: "string" }, servers: { type: "string" }, rounds: { type: "string" }, report: { type: "boolean" } },
+  options: {
+    only: { type: "string" }, servers: { type: "string" }, rounds: { type: "string" },
+    report: { type: "boolean" }, list: { type: "boolean" },
+  },
 });
 const [bin, work] = positionals.map((path) => resolve(path));
 const quick = Boolean(process.env.QUICK);
 const known = servers(bin, work);
-const pick = (asked, all, what) => {
-  const names = asked?.split(",") ?? all;
-  for (const name of names) if (!all.includes(name) && !known[name]) throw new Error(`${what} ${name} is unknown: ${all.join(", ")}`);
-  return names;
-};
-const chosenServers = pick(values.servers, Object.keys(known).filter((id) => !known[id].onlyWhenAsked), "server");
-const chosenScenarios = scenarios.filter(({ id }) => pick(values.scenarios, scenarios.map(({ id }) => id), "scenario").includes(id));
-const partial = Boolean(values.scenarios || values.servers || values.rounds);
-const resultsFile = join(work, `results${quick ? "-quick" : partial ? "-part" : ""}.json`);
-// The server on one core, the generator on another; with one core, or without taskset, they share.
-const pinned = cpus().length >= 2 && spawnSync("taskset", ["-c", "1", "true"]).status === 0;
-const on = (core, file, args) => (pinned ? ["taskset", ["-c", String(core), file, ...args]] : [file, args]);
 
-function freePort() {
-  return new Promise((done, fail) => {
-    const probe = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address();
-      probe.close(() => done(port));
-    });
-    probe.on("error", fail);
-  });
+function giveUp(words) {
+  console.error(`compare: ${words}`);
+  process.exit(2);
 }
 
-function answers(port) {
-  return new Promise((done) => {
-    const socket = connect(port, "127.0.0.1");
-    socket.on("connect", () => done(true)).on("error", () => done(false));
-    socket.on("connect", () => socket.destroy());
-  });
+function chosen(asked, all, what) {
+  const names = asked?.split(",");
+  for (const name of names ?? []) if (!all.includes(name)) giveUp(`${what} ${name} is unknown; there are ${all.join(", ")}`);
+  return (name) => !names || names.includes(name);
+}
+const isScenario = chosen(values.only, scenarios.map(({ id }) => id), "scenario");
+const isServer = chosen(values.servers, Object.keys(known), "server");
+
+// Only whole scenarios are worth a page in docs/: figures of some servers cannot be set beside those of another hour.
+const kind = quick ? "quick" : values.servers ? "part" : "";
+const store = join(work, kind);
+const resultFile = (id) => join(store, `${id}.json`);
+
+// The servers that take part in a scenario.
+function rowsOf(scenario) {
+  return Object.entries(known).filter(([id, server]) => {
+    if (!isServer(id) || scenario.without?.includes(id)) return false;
+    if (scenario.rows === "own") return server.onlyIn === scenario.id;
+    return !server.onlyIn && !(server.onlyWhenAsked && !values.servers) && (!scenario.pair || server.scales);
+  }).map(([id]) => id);
 }
 
-// Starts a server; gives its process and port once it accepts connections.
-async function start(id) {
-  const [port, other] = [await freePort(), await freePort()];
-  const { file, args, env } = known[id].start(port, other);
-  const log = join(work, `${id}.log`);
-  const [command, whole] = on(0, file, args);
-  const child = spawn(command, whole, { stdio: ["ignore", openSync(log, "w"), openSync(log, "a")], env: { ...process.env, ...env } });
-  const ended = new Promise((done) => child.on("exit", done).on("error", done));
-  child.ended = ended;
-  for (let tries = 0; tries < 400; tries++) {
-    if (child.exitCode !== null || child.pid === undefined) break;
-    if (await answers(port)) {
-      await sleep(150);
-      return { child, port };
-    }
-    await sleep(25);
-  }
-  await stop(child);
-  const words = existsSync(log) ? readFileSync(log, "utf8").trim().split("\n").at(-1) : "";
-  throw new Error(`it did not start: ${words || "no word of it"}`);
+const roundsOf = (scenario) => (values.rounds ? Number(values.rounds) : quick ? 1 : scenario.rounds);
+const plain = (id, port, pid) => ["--dialect", known[id].dialect, "--url", `ws://127.0.0.1:${port}`, "--pid", String(pid)];
+
+function wanted(scenario) {
+  const seconds = quick ? Math.min(scenario.seconds, 2) * 0.4 : scenario.seconds;
+  const duration = scenario.seconds ? ["--duration", `${Math.round(seconds * 1000)}ms`] : [];
+  return [...((quick && scenario.quick) || scenario.args), ...duration];
 }
 
-async function stop(child) {
-  if (child.pid === undefined) return;
-  child.kill("SIGTERM");
-  const late = sleep(4000).then(() => child.exitCode === null && child.signalCode === null && child.kill("SIGKILL"));
-  await Promise.race([child.ended, late]);
-  await child.ended;
-}
-
-// Runs fanfare-load; gives its report, or says why there is none.
-async function load(what, id, port, pid) {
-  const json = join(work, "report.json");
-  rmSync(json, { force: true });
-  const [command, args] = on(1, join(bin, "fanfare-load"), [
-    ...what, "--dialect", known[id].dialect, "--url", `ws://127.0.0.1:${port}`,
-    "--pid", String(pid), "--threads", "1", "--settle", "4s", "--json", json,
-  ]);
-  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] });
-  let said = "";
-  child.stderr.on("data", (bytes) => (said += bytes));
-  const timer = setTimeout(() => child.kill("SIGKILL"), 120_000);
-  const code = await new Promise((done) => child.on("close", done));
-  clearTimeout(timer);
-  if (!existsSync(json)) throw new Error(said.trim().split("\n").at(-1) || `fanfare-load ended with ${code}`);
-  return JSON.parse(readFileSync(json, "utf8"));
-}
-
-// A port that was free may be taken by the time the server binds it: then it is started on another.
-async function startAnew(id) {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await start(id);
-    } catch (error) {
-      if (attempt === 3) throw error;
-    }
-  }
+// The server, with what the scenario sets for Fanfare.
+function serverOf(scenario, id) {
+  const server = known[id];
+  if (server.kind !== "fanfare" || !scenario.settings) return server;
+  const start = (...where) => {
+    const command = server.start(...where);
+    return { ...command, env: { ...command.env, ...scenario.settings } };
+  };
+  return { ...server, start };
 }
 
 // One run of one scenario against one server, which is started for it.
 async function run(scenario, id) {
-  const { child, port } = await startAnew(id);
+  const server = serverOf(scenario, id);
+  const log = (cores) => join(work, `${id}-${cores}.log`);
+  const started = [];
   try {
-    const seconds = quick ? Math.min(scenario.seconds, 2) * 0.4 : scenario.seconds;
-    const duration = scenario.seconds ? ["--duration", `${Math.round(seconds * 1000)}ms`] : [];
+    if (scenario.pair) {
+      for (const cores of [1, 2]) started.push(await start(server, log(cores), cores));
+      const [one, two] = started;
+      const other = ["--other-url", `ws://127.0.0.1:${two.port}`, "--other-pid", String(two.child.pid)];
+      return await load(bin, work, [...wanted(scenario), ...plain(id, one.port, one.child.pid), ...other]);
+    }
+    started.push(await start(server, log(1), 1, 0));
+    const [{ child, port, other }] = started;
     if (scenario.warm) {
       const what = scenario.warm === true ? scenario.args : scenario.warm;
-      await load([...what, "--duration", quick ? "200ms" : "500ms"], id, port, child.pid);
+      await load(bin, work, [...what, "--duration", quick ? "200ms" : "500ms", ...plain(id, port, child.pid)], 1);
     }
-    return await load([...((quick && scenario.quick) || scenario.args), ...duration], id, port, child.pid);
+    const budget = scenario.budget && server.budget ? ["--memory-max", String(await server.budget(other))] : [];
+    return await load(bin, work, [...wanted(scenario), ...budget, ...plain(id, port, child.pid)], 1);
   } finally {
-    await stop(child);
+    for (const { child } of started) await stop(child);
   }
 }
 
 function machine() {
   const text = (file) => (existsSync(file) ? readFileSync(file, "utf8").trim() : "unknown");
   return {
-    date: new Date().toISOString().slice(0, 10),
     cpu: cpus()[0].model.trim(), cores: cpus().length, memory: `${(totalmem() / 2 ** 30).toFixed(0)} GiB`, kernel: release().split("-")[0],
     uring: { 0: "allowed", 1: "allowed to some", 2: "forbidden" }[text("/proc/sys/kernel/io_uring_disabled")] ?? "unknown",
-    pinned, load: loadavg()[0].toFixed(2),
+    pinned,
   };
 }
 
-async function measure() {
-  const begun = Date.now();
-  const results = { quick, machine: machine(), versions: {}, missing: {}, cells: {} };
-  if (results.machine.load > 0.7) console.error(`compare: the machine is not quiet (load ${results.machine.load}): the figures will say so`);
-  for (const id of chosenServers) {
-    const missing = join(work, "missing", id);
-    if (existsSync(missing)) results.missing[id] = readFileSync(missing, "utf8").trim();
-    else {
-      try {
-        results.versions[id] = known[id].version();
-      } catch (error) {
-        results.missing[id] = `it is not there: ${error.message.trim().split("\n").at(-1)}`;
-      }
-    }
-  }
-  for (const scenario of chosenScenarios) {
-    const rounds = values.rounds ? Number(values.rounds) : quick ? 1 : scenario.rounds;
-    const cells = (results.cells[scenario.id] = {});
-    for (let round = 0; round < rounds; round++) {
-      // Another one begins each round, so that nobody always follows the same one.
-      const order = chosenServers.map((_, index) => chosenServers[(index + round * 3) % chosenServers.length]);
-      for (const id of order) {
-        if (results.missing[id] || scenario.without?.includes(id)) continue;
-        const cell = (cells[id] ??= { reports: [], failures: [] });
-        if (cell.failures.length > 0) continue;
-        try {
-          const report = await run(scenario, id);
-          cell.reports.push(report);
-          const figure = scenario.figures[0];
-          const value = figure.of(report);
-          const seconds = ((Date.now() - begun) / 1000).toFixed(0);
-          console.error(`${seconds.padStart(5)} s  ${scenario.id} ${round + 1}/${rounds}  ${known[id].name.padEnd(28)} ${Number(value).toFixed(figure.digits)} ${figure.unit}${report.accounted ? "" : "  NOT ACCOUNTED: " + report.faults.join(", ")}`);
-        } catch (error) {
-          cell.failures.push(error.message);
-          console.error(`compare: ${scenario.id}: ${known[id].name}: ${error.message}`);
-        }
-      }
-    }
-    results.minutes = (Date.now() - begun) / 60_000;
-    results.loadAfter = loadavg()[0].toFixed(2);
-    writeFileSync(resultsFile, JSON.stringify(results));
-  }
-  return results;
+// CPU time in ticks: of everything on this machine, and of this program with all that it has started and that has ended.
+// The kernel's own work on the network is nobody's.
+function ticks() {
+  if (!existsSync("/proc/stat")) return undefined;
+  const [user, nice, system] = readFileSync("/proc/stat", "utf8").split("\n")[0].split(/\s+/).slice(1).map(Number);
+  const fields = readFileSync("/proc/self/stat", "utf8").split(") ")[1].split(" ").map(Number);
+  return { all: user + nice + system, ours: fields[11] + fields[12] + fields[13] + fields[14] };
 }
 
-mkdirSync(work, { recursive: true });
-const results = values.report ? JSON.parse(readFileSync(resultsFile, "utf8")) : await measure();
-// Only the whole is worth a page in docs/.
-const out = quick ? join(work, "quick") : partial ? join(work, "part") : resolve("docs");
-const failed = writeReport(results, known, scenarios, out);
+// How much of a core everything else took meanwhile.
+function others(before, seconds) {
+  const after = ticks();
+  return before && Math.max(0, (after.all - before.all - (after.ours - before.ours)) / 100 / seconds);
+}
+
+// The version of a server, or why it is not there.
+const versions = {};
+function versionOf(id) {
+  if (versions[id]) return versions[id];
+  const missing = join(work, "missing", id);
+  if (existsSync(missing)) return (versions[id] = { missing: readFileSync(missing, "utf8").trim() });
+  try {
+    versions[id] = { version: known[id].version() };
+  } catch (error) {
+    versions[id] = { missing: `it is not there: ${error.message.trim().split("\n").at(-1)}` };
+  }
+  return versions[id];
+}
+
+const begun = Date.now();
+const total = scenarios.filter(({ id }) => isScenario(id)).reduce((sum, scenario) => sum + rowsOf(scenario).length * roundsOf(scenario), 0);
+let step = 0;
+
+function tell(scenario, round, id, words) {
+  const seconds = ((Date.now() - begun) / 1000).toFixed(0).padStart(5);
+  console.error(`${seconds} s  ${String(step).padStart(3)}/${total}  ${scenario.id} ${round + 1}/${roundsOf(scenario)}  ${known[id].name.padEnd(28)} ${words}`);
+}
+
+async function attempt(scenario, round, id, cell) {
+  step += 1;
+  if (cell.failures.length > 0) return;
+  try {
+    const report = await run(scenario, id);
+    cell.reports.push(report);
+    const figure = scenario.figures[0];
+    const value = figure.of(report);
+    const words = Number.isFinite(value) ? value.toFixed(figure.digits) : "–";
+    tell(scenario, round, id, `${words} ${figure.unit}${report.accounted ? "" : `  NOT ACCOUNTED: ${report.faults.join(", ")}`}`);
+  } catch (error) {
+    cell.failures.push(error.message);
+    tell(scenario, round, id, `FAILED: ${error.message}`);
+  }
+}
+
+async function measure(scenario) {
+  const rows = rowsOf(scenario);
+  if (rows.length === 0) return;
+  const started = Date.now();
+  const before = ticks();
+  const result = { id: scenario.id, date: new Date().toISOString(), machine: machine(), versions: {}, missing: {}, cells: {} };
+  for (const id of rows) {
+    const { version, missing } = versionOf(id);
+    if (missing) result.missing[id] = missing;
+    else result.versions[id] = version;
+  }
+  const there = rows.filter((id) => !result.missing[id]);
+  for (let round = 0; round < roundsOf(scenario); round++) {
+    // Another one begins each round, so that nobody always follows the same one.
+    const order = there.map((_, index) => there[(index + round * 3) % there.length]);
+    for (const id of order) await attempt(scenario, round, id, (result.cells[id] ??= { reports: [], failures: [] }));
+  }
+  result.minutes = (Date.now() - started) / 60_000;
+  result.others = others(before, (Date.now() - started) / 1000);
+  if (result.others > NOISE) console.error(`compare: ${scenario.id}: other work took ${(result.others * 100).toFixed(0)} % of a core meanwhile`);
+  writeFileSync(resultFile(scenario.id), JSON.stringify(result));
+}
+
+if (values.list) {
+  for (const scenario of scenarios) console.log(`${scenario.id.padEnd(10)} ${scenario.title}`);
+  process.exit(0);
+}
+mkdirSync(store, { recursive: true });
+if (!values.report) for (const scenario of scenarios) if (isScenario(scenario.id)) await measure(scenario);
+const results = {};
+for (const { id } of scenarios) if (existsSync(resultFile(id))) results[id] = JSON.parse(readFileSync(resultFile(id), "utf8"));
+if (Object.keys(results).length === 0) giveUp(`there are no results in ${store}`);
+const lacking = scenarios.filter(({ id }) => !results[id]).map(({ id }) => id);
+let out = kind ? store : resolve("docs");
+if (!kind && lacking.length > 0) {
+  out = join(work, "part");
+  console.error(`compare: docs/benchmarks.md stays as it is, for there are no results of ${lacking.join(", ")} here; get them with --only ${lacking.join(",")}`);
+}
+const failed = writeReport(results, known, scenarios, out, quick);
 console.error(`compare: wrote ${join(out, "benchmarks.md")}`);
 process.exit(failed ? 1 : 0);

@@ -2,7 +2,7 @@
 
 use fanfare_client::{Command, Event};
 
-use super::{Heard, Outgoing, Session};
+use super::{Heard, Outgoing, Session, Subject};
 
 /// On `/room/{room}`: to be connected is to be subscribed.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ impl Session for InRoom {
     }
 
     fn incoming(&mut self, message: &[u8], _out: &mut Outgoing, hear: &mut dyn FnMut(Heard<'_>)) {
-        match plain(message) {
+        match plain(message, br#""}"#) {
             Some(payload) => hear(Heard::Payload(payload)),
             None => read(message, hear),
         }
@@ -25,27 +25,41 @@ impl Session for InRoom {
     }
 }
 
-/// On `/ws`: joins and leaves one room by command.
+/// On `/ws`: has one room of many that it could have, from the beginning or by command.
 #[derive(Debug)]
-pub struct Apart {
+pub struct Rooms {
     room: String,
+    /// What the shortest form of a message ends with.
+    end: String,
+    /// It joins and leaves by command; else it is subscribed once, and says so.
+    apart: bool,
 }
 
-impl Apart {
-    /// For `room`.
+impl Rooms {
+    /// For one room.
     #[must_use]
-    pub fn new(room: &str) -> Self {
-        Self { room: room.to_owned() }
+    pub fn new(subject: &Subject<'_>) -> Self {
+        let end = format!(r#"","room":"{}"}}"#, subject.room);
+        Self { room: subject.room.to_owned(), end, apart: subject.apart }
     }
 }
 
-impl Session for Apart {
-    fn opened(&mut self, _out: &mut Outgoing) -> bool {
-        true
+impl Session for Rooms {
+    fn opened(&mut self, out: &mut Outgoing) -> bool {
+        if !self.apart {
+            self.join(true, out);
+        }
+        self.apart
     }
 
     fn incoming(&mut self, message: &[u8], _out: &mut Outgoing, hear: &mut dyn FnMut(Heard<'_>)) {
-        read(message, hear);
+        if let Some(payload) = plain(message, self.end.as_bytes()) {
+            return hear(Heard::Payload(payload));
+        }
+        read(message, &mut |heard| match heard {
+            Heard::Joined if !self.apart => hear(Heard::Ready),
+            heard => hear(heard),
+        });
     }
 
     fn publish(&mut self, payload: &[u8], out: &mut Outgoing) {
@@ -65,8 +79,8 @@ impl Session for Apart {
 }
 
 /// The payload of the shortest form of a message, which needs no JSON reader: nothing but the payload in it can vary.
-fn plain(message: &[u8]) -> Option<&[u8]> {
-    let payload = message.strip_prefix(br#"{"name":"message","message":""#)?.strip_suffix(br#""}"#)?;
+fn plain<'a>(message: &'a [u8], end: &[u8]) -> Option<&'a [u8]> {
+    let payload = message.strip_prefix(br#"{"name":"message","message":""#)?.strip_suffix(end)?;
     // A quote or an escape: there is more to it.
     (!payload.iter().any(|&byte| byte == b'"' || byte == b'\\')).then_some(payload)
 }
@@ -83,9 +97,17 @@ fn read(message: &[u8], hear: &mut dyn FnMut(Heard<'_>)) {
         Ok(Event::Error { code, message, .. }) => hear(Heard::Refused(format!("{code}: {message}"))),
         Ok(Event::Subscribed { .. }) => hear(Heard::Joined),
         Ok(Event::Unsubscribed { .. }) => hear(Heard::Left),
+        Ok(Event::Welcome { connection, .. }) => {
+            shard_of(&connection).into_iter().for_each(|shard| hear(Heard::Shard(shard)));
+        }
         Ok(_) => {}
         Err(_) => hear(Heard::Corrupt),
     }
+}
+
+/// A connection's name begins with its shard, in hexadecimal.
+fn shard_of(connection: &str) -> Option<u32> {
+    u32::from_str_radix(connection.split_once('-')?.0, 16).ok()
 }
 
 #[cfg(test)]
@@ -113,5 +135,30 @@ mod tests {
         assert_eq!(heard(r#"{"name":"message","message":{}}"#), [format!("{:?}", Heard::Payload(b""))]);
         assert_eq!(heard("{"), ["Corrupt"]);
         assert_eq!(heard(r#"{"name":"welcome"}"#), [""; 0]);
+        let welcome = r#"{"name":"welcome","connection":"1f-2-3","heartbeat_ms":1,"node":"n"}"#;
+        assert_eq!(heard(welcome), ["Shard(31)"]);
+    }
+
+    #[test]
+    fn a_connection_of_many_rooms_says_when_it_is_subscribed() {
+        let talk = |apart: bool| {
+            let mut session = Rooms::new(&Subject { room: "r", pusher: None, apart });
+            let (mut out, mut heard) = (Outgoing::default(), String::new());
+            let ready = session.opened(&mut out);
+            let subscribed = br#"{"name":"subscribed","room":"r","epoch":"e","offset":0,"recovered":true}"#;
+            session.incoming(subscribed, &mut Outgoing::default(), &mut |h| heard = format!("{h:?}"));
+            (ready, !out.bytes.is_empty(), heard)
+        };
+        assert_eq!(talk(false), (false, true, "Ready".to_owned()));
+        assert_eq!(talk(true), (true, false, "Joined".to_owned()));
+        let mut session = Rooms::new(&Subject { room: "r", pusher: None, apart: false });
+        let mut heard = |message: &str| {
+            let mut all = Vec::new();
+            session.incoming(message.as_bytes(), &mut Outgoing::default(), &mut |h| all.push(format!("{h:?}")));
+            all
+        };
+        let short = heard(r#"{"name":"message","message":"abc","room":"r"}"#);
+        assert_eq!(short, [format!("{:?}", Heard::Payload(b"abc"))]);
+        assert_eq!(short, heard(r#"{"name":"message","room":"r","message":"abc"}"#));
     }
 }

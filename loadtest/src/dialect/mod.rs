@@ -21,6 +21,8 @@ use crate::frame::{Opcode, write_masked};
 pub enum Dialect {
     /// Fanfare: objects with a `name`
     Json,
+    /// Fanfare: objects with a `name`, on the path where one connection may have many rooms
+    JsonWs,
     /// Fanfare: messages as they are
     Text,
     /// A server that gives every message, as it is, to everyone connected to the same path
@@ -70,6 +72,8 @@ pub enum Heard<'a> {
     Joined,
     /// The gateway confirmed the session's leaving.
     Left,
+    /// The gateway said on which of its shards the connection is.
+    Shard(u32),
     /// Something that cannot be.
     Corrupt,
     /// The gateway refused something.
@@ -131,6 +135,7 @@ impl Dialect {
     pub fn room_url(self, base: &Url, room: &RoomName, pusher: Option<&PusherApp>) -> Url {
         match self {
             Self::Json | Self::Broadcast | Self::Nchan => base.room(room),
+            Self::JsonWs => base.join("ws"),
             Self::Text => base.room(room).with_query("format", "text"),
             Self::Nats => base.clone(),
             Self::Pusher => pusher::url(base, pusher),
@@ -142,7 +147,7 @@ impl Dialect {
     #[must_use]
     pub fn commands_url(self, base: &Url, room: &RoomName, pusher: Option<&PusherApp>) -> Option<Url> {
         match self {
-            Self::Json => Some(base.join("ws")),
+            Self::Json | Self::JsonWs => Some(base.join("ws")),
             Self::Text | Self::Broadcast | Self::Nchan => None,
             Self::Nats | Self::Pusher => Some(self.room_url(base, room, pusher)),
             Self::SocketIo => Some(socket_io::url(base, room).with_query("apart", "1")),
@@ -152,13 +157,19 @@ impl Dialect {
     /// The path that sends everything back; `None` where a room of one must do.
     #[must_use]
     pub fn echo_url(self, base: &Url) -> Option<Url> {
-        matches!(self, Self::Json | Self::Text | Self::Broadcast).then(|| base.join("echo"))
+        matches!(self, Self::Json | Self::JsonWs | Self::Text | Self::Broadcast).then(|| base.join("echo"))
     }
 
     /// What the echo path speaks.
     #[must_use]
     pub fn of_echo(self) -> Self {
-        if self == Self::Json { Self::Text } else { self }
+        if matches!(self, Self::Json | Self::JsonWs) { Self::Text } else { self }
+    }
+
+    /// The form of the dialect in which the gateway says who a connection is, where there is one.
+    #[must_use]
+    pub fn with_welcome(self) -> Self {
+        if self == Self::Json { Self::JsonWs } else { self }
     }
 
     /// False where the sender of a publication is left out.
@@ -178,8 +189,8 @@ impl Dialect {
     #[must_use]
     pub fn session(self, subject: &Subject<'_>) -> Box<dyn Session> {
         match self {
-            Self::Json if subject.apart => Box::new(json::Apart::new(subject.room)),
-            Self::Json => Box::new(json::InRoom),
+            Self::Json if !subject.apart => Box::new(json::InRoom),
+            Self::Json | Self::JsonWs => Box::new(json::Rooms::new(subject)),
             Self::Text | Self::Broadcast => Box::new(broadcast::AsIs),
             Self::Nats => Box::new(nats::Nats::new(subject)),
             Self::Nchan => Box::new(nchan::Nchan),

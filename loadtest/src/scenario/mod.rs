@@ -1,7 +1,10 @@
 //! What a run does, as one value that the swarm carries out.
 
 pub mod echo;
+pub mod fairness;
 pub mod rooms;
+pub mod shards;
+pub mod slow;
 
 use std::time::Duration;
 
@@ -10,6 +13,27 @@ use fanfare_client::{RoomName, Url};
 use crate::cli::Common;
 use crate::dialect::{Dialect, PusherApp};
 use crate::pace::Schedule;
+use crate::report::Report;
+
+/// Runs to be carried out one after the other, and what their reports come to.
+#[derive(Debug)]
+pub struct Task {
+    /// The runs.
+    pub plans: Vec<Plan>,
+    /// Makes one report of those of the runs, in the same order.
+    pub sum_up: SumUp,
+}
+
+/// Makes one report of several. There is at least one.
+pub type SumUp = fn(&[Plan], Vec<Report>) -> Option<Report>;
+
+impl Task {
+    /// A single run.
+    #[must_use]
+    pub fn of(plan: Plan) -> Self {
+        Self { plans: vec![plan], sum_up: |_, mut reports| reports.pop() }
+    }
+}
 
 /// A run: who connects where, who publishes when, and what is expected.
 #[derive(Debug, Clone)]
@@ -25,7 +49,9 @@ pub struct Plan {
     /// The last of them, which come and go while the others stay.
     pub roamers: usize,
     /// The last of those that stay, which do not read while publications go out.
-    pub stalled: usize,
+    pub stalled: Stalled,
+    /// A room apart from the others, with members and a pace of its own: the last one.
+    pub beside: Option<Beside>,
     /// Publishers of each room.
     pub publishers_per_room: usize,
     /// How publications get to the gateway.
@@ -52,6 +78,8 @@ pub struct Plan {
     pub spread_sources: bool,
     /// Process of the gateway.
     pub pid: Option<u32>,
+    /// By how much the gateway's memory may grow while publications go out, bytes.
+    pub memory_max: Option<u64>,
     /// Connections that the gateway closes are no failure.
     pub allow_closes: bool,
     /// Between opening and publishing, all connections are dropped at once and come back.
@@ -60,6 +88,43 @@ pub struct Plan {
     pub hold: Option<Duration>,
     /// After the end, memory is looked at for this time.
     pub leaving: Option<Duration>,
+}
+
+/// Subscribers that do not read while publications go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stalled {
+    /// So many, of whom the gateway may close whom it likes.
+    Slow(usize),
+    /// So many, whose sockets take everything that is sent: they cost this program nothing, and none may be closed.
+    Sinks {
+        /// How many.
+        count: usize,
+        /// What the socket of each must take, bytes, the kernel's own included.
+        bytes: usize,
+    },
+}
+
+impl Stalled {
+    /// Nobody.
+    pub const NONE: Self = Self::Slow(0);
+
+    /// How many.
+    #[must_use]
+    pub fn count(self) -> usize {
+        match self {
+            Self::Slow(count) | Self::Sinks { count, .. } => count,
+        }
+    }
+}
+
+/// A small room beside the others: a thread of this program is there for it alone, so that its latencies are the
+/// gateway's and not those of reading everything else.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside {
+    /// Its members; the first of them publishes.
+    pub members: usize,
+    /// When its publications are due.
+    pub schedule: Schedule,
 }
 
 /// What a connection does.
@@ -122,7 +187,8 @@ impl Plan {
             rooms: Vec::new(),
             connections: 0,
             roamers: 0,
-            stalled: 0,
+            stalled: Stalled::NONE,
+            beside: None,
             publishers_per_room: 1,
             via: Via::Members,
             dialect: common.dialect,
@@ -136,6 +202,7 @@ impl Plan {
             token: common.token.clone(),
             spread_sources: Common::is_loopback(base),
             pid: common.pid,
+            memory_max: None,
             allow_closes: common.allow_closes,
             storms: false,
             hold: None,
@@ -149,10 +216,25 @@ impl Plan {
         self.rooms.len() * self.publishers_per_room
     }
 
+    /// The room beside the others.
+    #[must_use]
+    pub fn is_beside(&self, room: usize) -> bool {
+        self.beside.is_some() && room + 1 == self.rooms.len()
+    }
+
+    /// Rooms, connections: without those of the room beside.
+    fn main(&self) -> (usize, usize) {
+        match self.beside {
+            Some(beside) => (self.rooms.len() - 1, self.connections - beside.members),
+            None => (self.rooms.len(), self.connections),
+        }
+    }
+
     /// Room of a connection.
     #[must_use]
     pub fn room_of(&self, connection: usize) -> usize {
-        connection % self.rooms.len()
+        let (rooms, connections) = self.main();
+        if connection < connections { connection % rooms } else { rooms }
     }
 
     /// What a connection does.
@@ -161,7 +243,7 @@ impl Plan {
         let staying = self.connections - self.roamers;
         match connection {
             roams if roams >= staying => Role::Roams,
-            stalls if stalls >= staying - self.stalled => Role::Stalls,
+            stalls if stalls >= staying - self.stalled.count() => Role::Stalls,
             _ => Role::Stays,
         }
     }
@@ -169,8 +251,13 @@ impl Plan {
     /// Those of a room that stay and read.
     #[must_use]
     pub fn waited_for(&self, room: usize) -> usize {
-        let waited_for = self.connections - self.roamers - self.stalled;
-        (waited_for + self.rooms.len() - 1 - room) / self.rooms.len()
+        match self.beside {
+            Some(beside) if self.is_beside(room) => beside.members,
+            _ => {
+                let (rooms, connections) = self.main();
+                (connections - self.roamers - self.stalled.count() + rooms - 1 - room) / rooms
+            }
+        }
     }
 
     /// A publisher does not get what it publishes.
@@ -182,7 +269,8 @@ impl Plan {
     /// Publisher that a connection is: its index over all rooms, or none.
     #[must_use]
     pub fn publisher_of(&self, connection: usize) -> Option<usize> {
-        let within = connection / self.rooms.len();
+        let (rooms, connections) = self.main();
+        let within = if connection < connections { connection / rooms } else { connection - connections };
         let publishes = matches!(self.via, Via::Members) && within < self.publishers_per_room;
         publishes.then(|| self.room_of(connection) * self.publishers_per_room + within)
     }
@@ -197,12 +285,32 @@ impl Plan {
         }
     }
 
+    /// When the publications of a publisher are due, and which of the schedule's publishers it is; `None` in saturation.
+    #[must_use]
+    pub fn schedule_of(&self, publisher: usize) -> Option<(Schedule, u64)> {
+        match (self.beside, self.pace) {
+            (Some(beside), _) if self.is_beside(publisher / self.publishers_per_room) => Some((beside.schedule, 0)),
+            (_, Pace::Rate(schedule)) => Some((schedule, publisher as u64)),
+            (_, Pace::Outstanding { .. }) => None,
+        }
+    }
+
+    /// Publications of a publisher that may be on their way at a time, in saturation.
+    #[must_use]
+    pub fn window_of(&self, publisher: usize) -> Option<usize> {
+        match self.pace {
+            Pace::Outstanding { window, .. } if self.schedule_of(publisher).is_none() => Some(window),
+            Pace::Outstanding { .. } | Pace::Rate(_) => None,
+        }
+    }
+
     /// Publications of a publisher at most.
     #[must_use]
     pub fn quota(&self, publisher: usize) -> u64 {
-        match self.pace {
-            Pace::Rate(schedule) => schedule.quota(publisher as u64),
-            Pace::Outstanding { quota, .. } => quota,
+        match (self.schedule_of(publisher), self.pace) {
+            (Some((schedule, index)), _) => schedule.quota(index),
+            (None, Pace::Outstanding { quota, .. }) => quota,
+            (None, Pace::Rate(_)) => 0,
         }
     }
 

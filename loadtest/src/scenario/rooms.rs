@@ -1,11 +1,11 @@
-//! Connections spread over rooms; each publication goes to every subscriber of its room. All scenarios but `echo` are this
-//! one with other numbers, and with something that happens besides.
+//! Connections spread over rooms; each publication goes to every subscriber of its room. Most scenarios are this one with
+//! other numbers, or with something that happens besides.
 
 use anyhow::{Context, ensure};
 use fanfare_client::{RoomName, Url};
 
 use super::{Pace, Plan, Room, Via, pace};
-use crate::cli::{ChurnArgs, IdleArgs, Publishers, RoomsArgs, SlowArgs};
+use crate::cli::{ChurnArgs, IdleArgs, Publishers, RoomsArgs};
 use crate::pace::Window;
 
 /// What a scenario is, where the arguments say nothing else.
@@ -31,7 +31,8 @@ pub const ROOMS: Defaults = Defaults { name: "rooms", rooms: 100, rate: Some(2_0
 pub const LARGE: Defaults = Defaults { name: "large", connections: 100, payload: 16_384, rate: None, ..BASE };
 const STORM: Defaults = Defaults { name: "storm", rooms: 100, ..BASE };
 const IDLE: Defaults = Defaults { name: "idle", rooms: 100, ..BASE };
-const SLOW: Defaults = Defaults { name: "slow", connections: 500, payload: 2_048, ..BASE };
+/// `fanfare-load slow`.
+pub const SLOW: Defaults = Defaults { name: "slow", connections: 500, payload: 2_048, ..BASE };
 const CHURN: Defaults = Defaults { name: "churn", connections: 100, rooms: 10, ..BASE };
 
 /// The plan that the arguments ask for.
@@ -54,7 +55,7 @@ pub fn plan(args: &RoomsArgs, defaults: &Defaults, run: u32) -> anyhow::Result<P
     let base = Url::parse(&common.url)?;
     let plan = Plan::new(defaults.name, common, &base, run);
     Ok(Plan {
-        rooms: (0..rooms).map(|index| room(args, &plan, &base, index)).collect::<anyhow::Result<_>>()?,
+        rooms: (0..rooms).map(|index| room(&args.room_prefix, &plan, &base, index)).collect::<anyhow::Result<_>>()?,
         connections,
         publishers_per_room: per_room,
         via: via(args)?,
@@ -84,20 +85,6 @@ pub fn idle(args: &IdleArgs, run: u32) -> anyhow::Result<Plan> {
     Ok(Plan { hold: Some(args.hold), leaving: Some(args.leaving), ..plan })
 }
 
-/// Twice the same, the second time with some who do not read.
-///
-/// # Errors
-/// Arguments that do not fit together.
-pub fn slow(args: &SlowArgs, run: u32) -> anyhow::Result<[Plan; 2]> {
-    let without = plan(&args.rooms, &SLOW, run)?;
-    let stalled = ((without.connections as f64 * args.stalled_percent / 100.0).ceil() as usize).max(1);
-    let reading = without.connections - stalled;
-    let publishing = if matches!(without.via, Via::Members) { without.publishers() } else { 1 };
-    ensure!(reading >= publishing, "with {stalled} stalled nobody is left to publish: lower --stalled-percent");
-    let with = Plan { stalled, run: run.wrapping_add(1), ..plan(&args.rooms, &SLOW, run.wrapping_add(1))? };
-    Ok([without, with])
-}
-
 /// Roamers besides those who stay.
 ///
 /// # Errors
@@ -110,8 +97,8 @@ pub fn churn(args: &ChurnArgs, run: u32) -> anyhow::Result<Plan> {
 }
 
 /// The run's tag stands in the name, so that runs do not meet.
-fn room(args: &RoomsArgs, plan: &Plan, base: &Url, index: usize) -> anyhow::Result<Room> {
-    let name = format!("{}{:08x}-{index}", args.room_prefix, plan.run);
+pub(super) fn room(prefix: &str, plan: &Plan, base: &Url, index: usize) -> anyhow::Result<Room> {
+    let name = format!("{prefix}{:08x}-{index}", plan.run);
     let name = RoomName::parse(&name).with_context(|| format!("the room {name:?} cannot be used"))?;
     let url = plan.dialect.room_url(base, &name, plan.pusher.as_ref());
     let commands_url = plan.dialect.commands_url(base, &name, plan.pusher.as_ref());
@@ -134,7 +121,7 @@ mod tests {
 
     fn parse(arguments: &str) -> anyhow::Result<Plan> {
         let words = ["fanfare-load", "rooms"].into_iter().chain(arguments.split_ascii_whitespace());
-        Ok(Cli::try_parse_from(words)?.plans(0xab)?.remove(0))
+        Ok(Cli::try_parse_from(words)?.task(0xab)?.plans.remove(0))
     }
 
     #[test]

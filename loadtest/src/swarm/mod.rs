@@ -4,6 +4,8 @@
 //! read again: what a delivery costs here bounds what can be measured there.
 
 mod backend;
+mod connect;
+mod core;
 mod member;
 mod speaker;
 mod worker;
@@ -21,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::audit::Receiver;
 use crate::pace::Window;
-use crate::scenario::{Pace, Plan};
+use crate::scenario::Plan;
 
 pub use worker::work;
 
@@ -113,6 +115,10 @@ pub struct Measured {
     pub latency: Histogram<u64>,
     /// From the time a publication was due to its sending, nanoseconds.
     pub lag: Histogram<u64>,
+    /// The same two of the room beside the others.
+    pub latency_beside: Histogram<u64>,
+    /// See there.
+    pub lag_beside: Histogram<u64>,
     /// From connecting to the finished upgrade, nanoseconds.
     pub handshake: Histogram<u64>,
     /// From asking to join to its confirmation, nanoseconds.
@@ -140,6 +146,8 @@ pub struct Ended {
     pub receiver: Receiver,
     /// It was subscribed until the end.
     pub throughout: bool,
+    /// The gateway's shard that it was on, where the gateway says so.
+    pub shard: Option<u32>,
 }
 
 impl Shared {
@@ -148,14 +156,10 @@ impl Shared {
     /// # Errors
     /// The gateway's address is none, or the system refuses a poll.
     pub fn new(plan: Plan) -> anyhow::Result<(Self, Vec<mio::Poll>)> {
-        let window = match plan.pace {
-            Pace::Rate(_) => None,
-            Pace::Outstanding { window, .. } => Some(window),
-        };
-        let publisher = |_| Publisher {
+        let publisher = |index| Publisher {
             published: AtomicU64::new(0),
             done: AtomicBool::new(false),
-            window: window.map(Window::new),
+            window: plan.window_of(index).map(Window::new),
             written_off: AtomicU64::new(0),
             cut_off: AtomicBool::new(false),
         };
@@ -234,6 +238,8 @@ impl Measured {
         Self {
             latency: histogram(),
             lag: histogram(),
+            latency_beside: histogram(),
+            lag_beside: histogram(),
             handshake: histogram(),
             joining: histogram(),
             closes: BTreeMap::new(),
@@ -249,6 +255,8 @@ impl Measured {
         const SAME: &str = "all histograms have the same bounds";
         self.latency.add(other.latency).expect(SAME);
         self.lag.add(other.lag).expect(SAME);
+        self.latency_beside.add(other.latency_beside).expect(SAME);
+        self.lag_beside.add(other.lag_beside).expect(SAME);
         self.handshake.add(other.handshake).expect(SAME);
         self.joining.add(other.joining).expect(SAME);
         for (close, count) in other.closes {

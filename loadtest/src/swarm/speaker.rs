@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Shared, nanoseconds};
-use crate::scenario::{Pace, Plan};
+use crate::scenario::Plan;
 use crate::stamp::Stamp;
 
 /// A publication that has not reached everyone after this time no longer holds up its publisher.
@@ -89,6 +89,8 @@ pub(super) struct Speakers {
     /// Those that cannot write now, with the time that was due.
     parked: Vec<(usize, Duration)>,
     start: Option<Instant>,
+    /// Those in saturation may still publish.
+    saturates: bool,
     /// When the windows were last looked at for stalls.
     looked: Option<Instant>,
 }
@@ -96,17 +98,16 @@ pub(super) struct Speakers {
 impl Speakers {
     pub(super) fn start(&mut self, shared: &Shared, start: Instant) {
         self.start = Some(start);
+        self.saturates = true;
         for (index, speaker) in self.all.iter_mut().enumerate() {
             speaker.moved = start;
             if speaker.done || speaker.quota == 0 {
                 speaker.end(shared);
                 continue;
             }
-            match shared.plan.pace {
-                Pace::Rate(schedule) => {
-                    self.due.push(Reverse((nanoseconds(schedule.due(speaker.publisher as u64, 0)), index)));
-                }
-                Pace::Outstanding { .. } => self.open.push(index),
+            match shared.plan.schedule_of(speaker.publisher) {
+                Some((schedule, number)) => self.due.push(Reverse((nanoseconds(schedule.due(number, 0)), index))),
+                None => self.open.push(index),
             }
         }
     }
@@ -128,43 +129,52 @@ impl Speakers {
     /// or parks the speaker.
     pub(super) fn next(&mut self, shared: &Shared) -> Option<(usize, Duration)> {
         let start = self.start?;
-        match shared.plan.pace {
-            Pace::Rate(schedule) => loop {
-                let &Reverse((due_ns, index)) = self.due.peek()?;
-                let due = start + Duration::from_nanos(due_ns);
-                let speaker = &mut self.all[index];
-                if !speaker.done && Instant::now() < due {
-                    return None;
-                }
-                self.due.pop();
-                if speaker.done {
-                    continue;
-                }
-                speaker.scheduled += 1;
-                if speaker.scheduled < speaker.quota {
-                    let due = schedule.due(speaker.publisher as u64, speaker.scheduled);
-                    self.due.push(Reverse((nanoseconds(due), index)));
-                }
-                return Some((index, due - shared.origin));
-            },
-            Pace::Outstanding { .. } => {
-                let now = Instant::now();
-                if now >= start + shared.plan.duration {
-                    self.end_all(shared);
-                    return None;
-                }
-                while let Some(&index) = self.open.last() {
-                    let speaker = &mut self.all[index];
-                    let window = shared.publishers[speaker.publisher].window.as_ref();
-                    if !speaker.done && window.is_some_and(|window| window.try_acquire()) {
-                        speaker.moved = now;
-                        return Some((index, now - shared.origin));
-                    }
-                    self.open.pop();
-                }
-                self.next_stalled(shared, now)
+        self.next_due(shared, start).or_else(|| self.next_open(shared, start))
+    }
+
+    /// One whose time has come.
+    fn next_due(&mut self, shared: &Shared, start: Instant) -> Option<(usize, Duration)> {
+        loop {
+            let &Reverse((due_ns, index)) = self.due.peek()?;
+            let due = start + Duration::from_nanos(due_ns);
+            let speaker = &mut self.all[index];
+            if !speaker.done && Instant::now() < due {
+                return None;
             }
+            self.due.pop();
+            if speaker.done {
+                continue;
+            }
+            speaker.scheduled += 1;
+            if speaker.scheduled < speaker.quota
+                && let Some((schedule, number)) = shared.plan.schedule_of(speaker.publisher)
+            {
+                self.due.push(Reverse((nanoseconds(schedule.due(number, speaker.scheduled)), index)));
+            }
+            return Some((index, due - shared.origin));
         }
+    }
+
+    /// One whose window has room.
+    fn next_open(&mut self, shared: &Shared, start: Instant) -> Option<(usize, Duration)> {
+        if !self.saturates {
+            return None;
+        }
+        let now = Instant::now();
+        if now >= start + shared.plan.duration {
+            self.end_saturation(shared);
+            return None;
+        }
+        while let Some(&index) = self.open.last() {
+            let speaker = &mut self.all[index];
+            let window = shared.publishers[speaker.publisher].window.as_ref();
+            if !speaker.done && window.is_some_and(|window| window.try_acquire()) {
+                speaker.moved = now;
+                return Some((index, now - shared.origin));
+            }
+            self.open.pop();
+        }
+        self.next_stalled(shared, now)
     }
 
     /// A speaker whose window has had no room for too long.
@@ -173,7 +183,9 @@ impl Speakers {
         if self.looked.is_some_and(|looked| now < looked + EVERY) {
             return None;
         }
-        let stalled = |speaker: &Speaker| !speaker.done && now > speaker.moved + STALL;
+        let stalled = |speaker: &Speaker| {
+            !speaker.done && now > speaker.moved + STALL && shared.publishers[speaker.publisher].window.is_some()
+        };
         let Some(index) = self.all.iter().position(stalled) else {
             self.looked = Some(now);
             return None;
@@ -203,10 +215,12 @@ impl Speakers {
         Some(self.parked.remove(at))
     }
 
-    fn end_all(&mut self, shared: &Shared) {
-        for speaker in self.all.iter_mut().filter(|speaker| !speaker.done) {
+    fn end_saturation(&mut self, shared: &Shared) {
+        self.saturates = false;
+        let saturating =
+            |speaker: &&mut Speaker| !speaker.done && shared.publishers[speaker.publisher].window.is_some();
+        for speaker in self.all.iter_mut().filter(saturating) {
             speaker.end(shared);
         }
-        self.start = None;
     }
 }

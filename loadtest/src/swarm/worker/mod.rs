@@ -1,24 +1,26 @@
 //! The loop of one thread: wait, read what came, publish what is due, write what is waiting.
 
+mod publish;
+
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use fanfare_client::Url;
+use anyhow::Context;
 use mio::{Events, Poll, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::backend::Backend;
-use super::member::{End, Member, Ports, QUEUED_BYTES_MAX, Roaming, Stage, key_and_answer};
+use super::connect::{Ports, key_and_answer};
+use super::core::Core;
+use super::member::{End, Member, QUEUED_BYTES_MAX, Roaming, Stage};
 use super::speaker::{Speaker, Speakers};
-use super::{Ended, Lane, Measured, Phase, Shared, nanoseconds};
-use crate::frame::http_header;
-use crate::pace::wait_precisely;
-use crate::scenario::{Pace, Via};
-use crate::stamp::{Stamp, Stamps};
+use super::{Ended, Measured, Phase, Shared};
+use crate::pace::{give_way, wait_precisely};
+use crate::scenario::Via;
+use crate::stamp::Stamps;
 
 /// What wakes a thread. All other tokens are places of connections.
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -31,107 +33,6 @@ const TURN: Duration = Duration::from_millis(20);
 
 /// How long the gateway may take to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What the connections of one thread share.
-pub(super) struct Core {
-    pub(super) shared: Arc<Shared>,
-    thread: usize,
-    pub(super) measured: Measured,
-    pub(super) stamps: Stamps,
-    /// When the bytes at hand were read, since the origin.
-    pub(super) now_ns: u64,
-    pub(super) ports: Ports,
-    /// Connections that are being opened.
-    pub(super) opening: usize,
-    /// A storm has been: who does not come back at once tries again.
-    pub(super) stormy: bool,
-    /// Of this turn.
-    pub(super) arrivals: u64,
-    delivered: u64,
-    /// Publishers whose windows have room.
-    windows: Vec<usize>,
-    /// Publishers that were cut off.
-    cut: Vec<usize>,
-    key: String,
-    answer: String,
-}
-
-impl Core {
-    pub(super) fn lane(&self) -> &Lane {
-        &self.shared.lanes[self.thread]
-    }
-
-    /// The request for the upgrade at `url`.
-    pub(super) fn upgrade_request(&self, url: &Url) -> Vec<u8> {
-        use std::fmt::Write;
-        let mut request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n",
-            url.target(),
-            url.authority(),
-            self.key
-        );
-        if let Some(token) = &self.shared.plan.token {
-            write!(request, "Authorization: Bearer {token}\r\n").expect("writing to a string cannot fail");
-        }
-        request.push_str("\r\n");
-        request.into_bytes()
-    }
-
-    /// Checks the answer to the upgrade (RFC 6455 section 4.1).
-    pub(super) fn check_answer(&self, head: &[u8]) -> anyhow::Result<()> {
-        let head = String::from_utf8_lossy(head);
-        let status = head.lines().next().unwrap_or_default();
-        if status.split(' ').nth(1) != Some("101") {
-            bail!("the gateway answered {status:?}");
-        }
-        let accept = http_header(&head, "sec-websocket-accept");
-        ensure!(accept == Some(&self.answer), "the gateway's Sec-WebSocket-Accept is wrong");
-        ensure!(
-            http_header(&head, "sec-websocket-extensions").is_none(),
-            "the gateway chose an extension that was not offered"
-        );
-        Ok(())
-    }
-
-    /// A delivery to one that is waited for.
-    pub(super) fn delivered(&mut self, room: usize, stamp: Stamp) {
-        self.measured.latency.saturating_record(self.now_ns.saturating_sub(stamp.due_ns));
-        self.delivered += 1;
-        let publisher = room * self.shared.plan.publishers_per_room + stamp.publisher as usize;
-        if let Some(window) = &self.shared.publishers[publisher].window
-            && window.delivered(stamp.seq)
-        {
-            self.windows.push(publisher);
-        }
-    }
-
-    /// A connection ended before its time.
-    pub(super) fn cut_off(&mut self, member: &Member, code: u16, reason: String, stage: Stage) {
-        let plan = &self.shared.plan;
-        if stage == Stage::Open && member.is_waited_for() {
-            self.shared.present[member.room].fetch_sub(1, Ordering::Relaxed);
-        }
-        if let Some(within) = member.publishes {
-            let publisher = member.room * plan.publishers_per_room + within;
-            self.shared.publishers[publisher].cut_off.store(true, Ordering::Release);
-            self.cut.push(publisher);
-        }
-        self.measured.closes_of_stalled += u64::from(member.is_stalled_for_good());
-        *self.measured.closes.entry((code, reason)).or_default() += 1;
-    }
-
-    /// Tells the other threads what this turn brought.
-    fn tell(&mut self) {
-        let lane = &self.shared.lanes[self.thread];
-        if self.arrivals > 0 {
-            lane.arrivals.fetch_add(std::mem::take(&mut self.arrivals), Ordering::Relaxed);
-        }
-        if self.delivered > 0 {
-            lane.last_ns.store(self.now_ns, Ordering::Relaxed);
-            lane.delivered.fetch_add(std::mem::take(&mut self.delivered), Ordering::Relaxed);
-        }
-    }
-}
 
 /// One thread.
 struct Worker {
@@ -171,6 +72,9 @@ enum Roam {
 /// The poll fails.
 pub fn work(shared: &Arc<Shared>, poll: Poll, thread: usize) -> anyhow::Result<(Vec<Ended>, Measured)> {
     wait_precisely();
+    if shared.plan.beside.is_some() && thread == 0 {
+        give_way();
+    }
     let mut worker = Worker::new(shared.clone(), poll, thread)?;
     while !worker.is_over() {
         worker.turn()?;
@@ -308,7 +212,7 @@ impl Worker {
             Phase::Opening => {}
             Phase::Asking => self.ask_all(),
             Phase::Publishing { start } => {
-                self.members.iter_mut().for_each(Member::stall);
+                self.members.iter_mut().for_each(|member| member.stall(self.poll.registry()));
                 let shared = self.core.shared.clone();
                 self.speakers.start(&shared, start);
                 self.roam = Roam::Now;
@@ -332,8 +236,14 @@ impl Worker {
         for place in 0..self.members.len() {
             self.members[place].question();
             self.dirty.push(place);
-            if std::mem::take(&mut self.members[place].stalled) {
-                self.ready(place);
+            match self.members[place].unstall(self.poll.registry(), place) {
+                Ok(true) => {
+                    self.ready(place);
+                    // Together they may have more to read than the patience for one turn allows.
+                    self.core.tell();
+                }
+                Ok(false) => {}
+                Err(end) => self.ended(place, end),
             }
         }
     }
@@ -395,50 +305,6 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self) {
-        let shared = self.core.shared.clone();
-        for publisher in std::mem::take(&mut self.core.cut) {
-            if let Some(index) = self.speakers.places[publisher] {
-                self.speakers.all[index].end(&shared);
-            }
-        }
-        while let Some((index, due)) = self.speakers.next(&shared) {
-            if !self.speak(index, due) {
-                self.speakers.park(index, due);
-            }
-        }
-    }
-
-    /// Makes one publication. False when it cannot be written now.
-    fn speak(&mut self, index: usize, due: Duration) -> bool {
-        let shared = self.core.shared.clone();
-        let speaker = &mut self.speakers.all[index];
-        let place = speaker.place;
-        let backend = place.checked_sub(self.members.len());
-        let busy = match backend {
-            Some(backend) => self.backends[backend].is_busy(),
-            None => self.members[place].queued_bytes() >= QUEUED_BYTES_MAX,
-        };
-        if busy {
-            return false;
-        }
-        let lag = shared.origin.elapsed().saturating_sub(due);
-        self.core.measured.lag.saturating_record(nanoseconds(lag));
-        speaker.begin(&shared, due, &mut self.payload);
-        self.speakers.made(&shared, index);
-        match backend {
-            Some(backend) => {
-                self.backends[backend].publish(&self.payload);
-                self.backend_ready(place);
-            }
-            None => {
-                self.members[place].publish(&self.payload);
-                self.dirty.push(place);
-            }
-        }
-        true
-    }
-
     fn write(&mut self) {
         for place in std::mem::take(&mut self.dirty) {
             if let Err(end) = self.members[place].write(self.poll.registry(), place) {
@@ -469,20 +335,6 @@ impl Worker {
         }
     }
 
-    /// A publisher that could not write can do so again.
-    fn speak_again(&mut self, place: usize) {
-        while let Some((index, due)) = self.speakers.unpark(place) {
-            // At a fixed rate what is late is late; in saturation nothing was due before it could be sent.
-            let due = match self.core.shared.plan.pace {
-                Pace::Rate(_) => due,
-                Pace::Outstanding { .. } => self.core.shared.origin.elapsed(),
-            };
-            if !self.speak(index, due) {
-                return self.speakers.park(index, due);
-            }
-        }
-    }
-
     fn ended(&mut self, place: usize, end: End) {
         let roams = self.members[place].roaming != Roaming::No;
         if self.members[place].ended(&mut self.core, end) {
@@ -490,45 +342,6 @@ impl Worker {
         } else if roams && self.roam != Roam::NotYet {
             self.members[place].roaming = Roaming::Rests;
             self.resting.push_back(place);
-        }
-    }
-
-    fn backend_ready(&mut self, place: usize) {
-        let backend = &mut self.backends[place - self.members.len()];
-        let publisher = backend.publisher;
-        let Some(index) = self.speakers.places[publisher] else { return };
-        match backend.advance(self.poll.registry(), Token(place), &mut self.buffer) {
-            Ok(None) => return,
-            Ok(Some(receipt)) => self.core.measured.add_receipt(&receipt),
-            Err(failure) => {
-                let speaker = &mut self.speakers.all[index];
-                if failure.refused {
-                    speaker.take_back(&self.core.shared);
-                } else {
-                    self.core.shared.publishers[publisher].cut_off.store(true, Ordering::Release);
-                }
-                self.core.measured.error(format!("publishing: {}", failure.text));
-                return speaker.end(&self.core.shared);
-            }
-        }
-        self.speak_again(place);
-    }
-
-    /// Publishers whose windows have room are told, each on its thread.
-    fn hand_over_windows(&mut self) {
-        let shared = &self.core.shared;
-        let own = std::mem::take(&mut *self.core.lane().opened.lock());
-        own.into_iter().for_each(|publisher| self.speakers.opened(publisher));
-        for publisher in self.core.windows.drain(..) {
-            if self.speakers.places[publisher].is_some() {
-                self.speakers.opened(publisher);
-                continue;
-            }
-            let others = shared.lanes.iter().enumerate().filter(|&(thread, _)| thread != self.core.thread);
-            for (_, lane) in others {
-                lane.opened.lock().push(publisher);
-                lane.wake();
-            }
         }
     }
 }
