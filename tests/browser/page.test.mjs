@@ -94,7 +94,7 @@ async function windowOf(query = '', { allow = [], script, ...options } = {}) {
   page.on('pageerror', (error) => seen.errors.push(String(error)));
   page.on('dialog', (dialog) => { seen.errors.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
   page.setDefaultTimeout(WAIT_MS);
-  if (script) await page.routeWebSocket(/\/room\//, script);
+  if (script) await page.routeWebSocket(/\/ws(\?|$)/, script);
   const response = await page.goto(`${gateway.page}/${query}`);
   assert.equal(response.status(), 200);
   return page;
@@ -290,6 +290,28 @@ test('a room name and messages beyond ASCII', async () => {
   await shows(page, '#log', /server: 你好/);
 });
 
+test('the browser and the gateway compress what they say to each other', async () => {
+  const room = freshRoom();
+  const page = await windowOf();
+  const long = JSON.stringify(Array.from({ length: 200 }, (_, n) => ({ n, text: 'über the wire' })));
+  const { extensions, texts } = await page.evaluate(async ([room, long]) => {
+    const socket = new WebSocket(`ws://${location.host}/room/${room}`);
+    const next = (event) => new Promise((done, fail) => {
+      socket.addEventListener(event, done, { once: true });
+      socket.addEventListener('close', ({ code, reason }) => fail(new Error(`closed ${code} ${reason}`)), { once: true });
+    });
+    await next('open');
+    const texts = [];
+    for (const message of ['short', long]) {
+      socket.send(JSON.stringify({ name: 'publish', message }));
+      texts.push(JSON.parse((await next('message')).data).message);
+    }
+    return { extensions: socket.extensions, texts };
+  }, [room, long]);
+  assert.match(extensions, /^permessage-deflate; server_no_context_takeover; client_no_context_takeover/);
+  assert.deepEqual(texts, ['short', long]);
+});
+
 test('markup from strangers stays text', async () => {
   const room = freshRoom();
   const attack = '<img src=x onerror="window.broken=1"><script>window.broken=1</script>';
@@ -414,16 +436,18 @@ function poorContrast(selectors) {
 // With a scripted gateway -------------------------------------------------------------------------------------------
 
 /**
- * A WebSocket that answers commands as the contract says. `opened(socket, n)` is called for the n-th connection, from 1;
- * `refuse` has the last word on a command by returning true.
+ * A WebSocket that answers commands as the contract says, with the room `r`. `opened(socket, n)` is called for the n-th
+ * connection, from 1; `refuse` has the last word on a command by returning true.
  */
 function scripted(opened, refuse = () => false) {
   let connections = 0;
   return (socket) => {
-    const send = (event) => socket.send(JSON.stringify(event));
+    const ofRoom = ['message', 'joined'];
+    const send = (event) => socket.send(JSON.stringify(ofRoom.includes(event.name) ? { ...event, room: 'r' } : event));
     socket.onMessage((text) => {
       const { name, id, message } = JSON.parse(text);
       if (refuse({ name, id, message }, send)) return;
+      if (name === 'subscribe') send({ name: 'subscribed', room: 'r', epoch: '00000000000000aa', offset: 0, recovered: true, id });
       if (name === 'ping') send({ name: 'pong', id });
       if (name === 'presence') send({ name: 'presence', count: 1, members: [{ user: 'kim' }], id });
       if (name === 'publish') {
@@ -432,6 +456,7 @@ function scripted(opened, refuse = () => false) {
       }
     });
     connections += 1;
+    send({ name: 'welcome', connection: '0-0-1', heartbeat_ms: 25_000, node: 'scripted' });
     opened({ send, close: (code, reason) => socket.close({ code, reason }) }, connections);
   };
 }
