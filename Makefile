@@ -11,6 +11,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 LOCKED := $(if $(CI),--locked)
 SEEDS ?= 64
 LOOM_PREEMPTIONS ?= 3
+FUZZ_SECONDS ?= 60
 ICOUNT_LIMIT ?= 3
 ARGS ?=
 
@@ -24,7 +25,7 @@ help: ## list the tasks
 
 # ---- run ----
 
-.PHONY: run build
+.PHONY: run build js
 run: ## build and start `fanfare dev` (ARGS=… are passed on)
 	$(say) 'fanfare dev, release build'
 	@cargo run --release $(LOCKED) --bin fanfare -- dev $(ARGS)
@@ -32,6 +33,10 @@ run: ## build and start `fanfare dev` (ARGS=… are passed on)
 build: ## build the release binaries fanfare, fanfare-load and fanfare-floor
 	$(say) 'release build of fanfare, fanfare-load and fanfare-floor'
 	@cargo build --release $(LOCKED) --bin fanfare --bin fanfare-load --bin fanfare-floor
+
+js: ## build the JavaScript client into clients/js/dist and into the gateway's assets
+	$(say) 'JavaScript client'
+	@tools/js build
 
 # ---- check: what can be said without running Fanfare ----
 
@@ -73,8 +78,8 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 
 # ---- test ----
 
-.PHONY: test unit send-paths doctest loom sim browser smoke conformance load bench icount icount-baseline compare
-test: unit send-paths doctest loom browser ## every test: unit, integration, docs, loom models, browser; installs what it needs
+.PHONY: test unit send-paths doctest loom sim planted-bugs fuzz browser js-test smoke conformance load bench icount icount-baseline compare profile
+test: unit send-paths doctest loom browser js-test ## every test: unit, integration, docs, loom models, browser, JavaScript client; installs what it needs
 	@printf '\n== test: all passed\n'
 
 unit: ## unit and integration tests of all crates, the load generator's audit included
@@ -95,13 +100,25 @@ loom: ## model-check the places where threads meet (LOOM_PREEMPTIONS=3)
 	$(say) 'loom models, at most $(LOOM_PREEMPTIONS) preemptions'
 	@LOOM_MAX_PREEMPTIONS=$(LOOM_PREEMPTIONS) tools/loom "$(TARGET)/loom" $(LOCKED)
 
-sim: ## the seeded simulations with other seeds (SEEDS=1000, or SEEDS=from..to)
-	$(say) 'simulation, seeds $(SEEDS)'
+sim: ## the seeded simulations with more seeds (SEEDS=1000)
+	$(say) 'simulation, $(SEEDS) seeds'
 	@SIM_SEEDS=$(SEEDS) tools/sim $(LOCKED)
+
+planted-bugs: ## plants bugs in a copy of the core crates; simulation and models must find each (ARGS='outbox' plants some)
+	$(say) 'planted bugs, $(SEEDS) seeds, at most $(LOOM_PREEMPTIONS) preemptions'
+	@SEEDS=$(SEEDS) LOOM_PREEMPTIONS=$(LOOM_PREEMPTIONS) tools/planted-bugs $(ARGS)
+
+fuzz: ## each fuzz target for FUZZ_SECONDS=60; stops at the first crash (needs a nightly compiler; ARGS='frames' runs one)
+	$(say) 'fuzzing, $(FUZZ_SECONDS) s each'
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tools/fuzz $(ARGS)
 
 browser: ## the page in a real headless Chromium
 	$(say) 'browser tests'
 	@tools/browser "$(TARGET)" $(LOCKED)
+
+js-test: ## the JavaScript client: alone, against a real server, and in Chromium
+	$(say) 'JavaScript client'
+	@tools/js test "$(TARGET)" $(LOCKED)
 
 smoke: build ## release server + fanfare-load: 5,000 connections in 500 rooms, nothing may be missing
 	$(say) 'smoke: 5,000 connections in 500 rooms'
@@ -132,9 +149,13 @@ compare: build ## measure Fanfare against Bun, ws, Socket.IO, NATS, Nchan and th
 	$(say) 'comparison$(if $(QUICK), (short: writes target/compare/quick$(comma) not docs/))'
 	@QUICK=$(QUICK) tools/compare/compare "$(TARGET)/release" "$(TARGET)/compare" $(ARGS)
 
+profile: build ## where the CPU time goes: the kernel's share and the costliest functions, by perf (ARGS='fanout-16 rooms')
+	$(say) 'profile'
+	@tools/profile "$(TARGET)/release" "$(TARGET)/profile" $(ARGS)
+
 # ---- clean ----
 
 .PHONY: clean
 clean: ## remove what was built
 	@cargo clean
-	@rm -rf tests/browser/node_modules
+	@rm -rf tests/browser/node_modules clients/js/node_modules clients/js/dist

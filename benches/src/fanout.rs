@@ -5,14 +5,17 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fanfare_fanout::{
     Budget, Delivery, FlushQuota, Intake, IntakeLimits, Lane, LaneEvent, LaneId, OutboxLimits, Outcome, Receipt,
     RoomId, Shard, ShardStats, Sink,
 };
-use fanfare_protocol::{Payload, Published, RoomEvent, VARIANTS};
+use fanfare_protocol::wire::Window;
+use fanfare_protocol::{Payload, Published, RoomEvent, VARIANTS, Variant, WireForm};
 use fanfare_registry::{Item, Said};
 
 use crate::dialects::{json, room};
+use crate::wire::json_list;
 use crate::{Amount, Run, Stage, repeat};
 
 /// See the crate's page.
@@ -30,6 +33,7 @@ pub fn stages() -> Vec<Stage> {
     let sixteen_thousand = Amount::Deliveries(16_000);
     stages.extend([
         Stage::new("fanout/flush/1000/four_variants", thousand, 100, four_variants),
+        Stage::new("fanout/flush/1000/deflated", thousand, 50, deflated),
         Stage::new("fanout/flush/1000/receipt", thousand, 100, receipt),
         Stage::new("fanout/flush/1000/left_out", sixteen_thousand, 50, left_out),
         Stage::new("fanout/slow/1000/1", thousand, 50, || slow(1)),
@@ -58,6 +62,19 @@ fn flush(members: usize, publications: usize) -> Run {
 fn four_variants() -> Run {
     let mut audience = Audience::new(1_000, VARIANTS);
     repeat(move || {
+        audience.accept(None, None);
+        audience.flush(1);
+    })
+}
+
+/// Members agreed to compression: 2 KiB of JSON are compressed once, and sent a thousand times.
+fn deflated() -> Run {
+    let form = WireForm::new(Variant::JsonRoom, Some(Window::Bits15)).index();
+    let mut audience = Audience::of(vec![form; 1_000]);
+    let payload: Bytes = json_list(2_048).into();
+    repeat(move || {
+        let published = Published { offset: None, user: None, payload: Payload::Json(payload.clone()) };
+        audience.event = Arc::new(Said::new(RoomEvent::Message(room(), published), Some(NOW)));
         audience.accept(None, None);
         audience.flush(1);
     })
@@ -182,9 +199,14 @@ struct Audience {
 impl Audience {
     /// A room of `members` that take the first `variants` in turn.
     fn new(members: usize, variants: usize) -> Self {
+        Self::of((0..members).map(|n| (n % variants) as u8).collect())
+    }
+
+    /// A room with a member for each of these, who takes it.
+    fn of(forms: Vec<u8>) -> Self {
         let budget = Arc::new(Budget::new(1 << 30));
         let mut shard = Shard::new(OutboxLimits::default(), 65_536, budget, Arc::new(ShardStats::default()));
-        let lanes: Vec<_> = (0..members).map(|n| shard.open((n % variants) as u8)).collect();
+        let lanes: Vec<_> = forms.into_iter().map(|form| shard.open(form)).collect();
         for &lane in &lanes {
             assert!(shard.join(lane, ROOM, 0));
         }
@@ -207,7 +229,7 @@ impl Audience {
 /// A publication of 128 bytes.
 fn said() -> Arc<Said> {
     let said = Published { offset: None, user: None, payload: Payload::Json(json(128)) };
-    Arc::new(Said { event: RoomEvent::Message(room(), said), at: Some(NOW) })
+    Arc::new(Said::new(RoomEvent::Message(room(), said), Some(NOW)))
 }
 
 /// Sockets with room for everything.

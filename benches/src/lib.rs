@@ -13,6 +13,7 @@ pub mod fanout;
 pub mod registry;
 pub mod session;
 pub mod wire;
+pub mod words;
 
 /// The gateway's allocator, so that an allocation costs here what it costs there.
 #[global_allocator]
@@ -66,7 +67,7 @@ impl fmt::Debug for Stage {
 /// All stages, in the order in which a message meets them.
 #[must_use]
 pub fn stages() -> Vec<Stage> {
-    [wire::stages(), dialects::stages(), session::stages(), registry::stages(), fanout::stages()]
+    [wire::stages(), dialects::stages(), session::stages(), words::stages(), registry::stages(), fanout::stages()]
         .into_iter()
         .flatten()
         .collect()

@@ -68,7 +68,7 @@ fn publish(shards: usize) -> Run {
 /// A registry with one room that has a member on every shard.
 fn occupied(shards: usize, options: RoomOptions) -> (Registry<()>, RoomName) {
     let intakes = (0..shards).map(|_| Arc::new(Intake::new(IntakeLimits::default(), || {}))).collect();
-    let registry = Registry::new(intakes, RegistryLimits { rooms_max: 1_000 }, 7);
+    let registry = Registry::new(intakes, RegistryLimits { rooms_max: 1_000, ..RegistryLimits::default() }, 7);
     let name = room();
     for shard in 0..shards {
         // Whoever is in the room stays in it: the place is not given back.

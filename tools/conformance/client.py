@@ -1,9 +1,11 @@
-"""client.py SPEC: runs the ported fuzzing client. Byte strings of latin-1 text become bytes here, and bytes text."""
+"""client.py SPEC: runs the ported fuzzing client. Byte strings of latin-1 text become bytes here, and bytes text. And frames
+are masked as one number: sections 12 and 13 send gigabytes, which the core would mask byte by byte."""
 
 import json
 import sys
 
 import txaio
+from autobahn.websocket import protocol
 from autobahntestsuite import fuzzing
 from autobahntestsuite.latin1 import to_bytes, to_text
 from twisted.internet import reactor
@@ -57,6 +59,28 @@ class Border(fuzzing.FuzzingClientProtocol):
                 setattr(self, name, to_text(getattr(self, name)))
         super().connectionLost(reason)
 
+
+class Masker:
+    """What the core's maskers do (RFC 6455 section 5.3)."""
+
+    def __init__(self, mask, length=None):
+        self.mask = bytes(mask)
+        self.ptr = 0
+
+    def pointer(self):
+        return self.ptr
+
+    def reset(self):
+        self.ptr = 0
+
+    def process(self, data):
+        length, turn = len(data), self.ptr % 4
+        mask = ((self.mask[turn:] + self.mask[:turn]) * (length // 4 + 1))[:length]
+        self.ptr += length
+        return (int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")).to_bytes(length, "little")
+
+
+protocol.createXorMasker = Masker
 
 # A later txaio than the core was written for wants to be told.
 txaio.use_twisted()

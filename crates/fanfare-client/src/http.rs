@@ -30,6 +30,8 @@ pub struct Receipt {
     pub dropped: u64,
     /// Subscribers closed because they could not take it.
     pub evicted: u64,
+    /// Its number among the messages that wait for a moderator; nobody got it yet.
+    pub held: Option<u64>,
 }
 
 /// A message to publish.

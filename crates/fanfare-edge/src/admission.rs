@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fanfare_guard::Identity;
 use fanfare_protocol::{CloseReason, Dialect, Mode, Position, RoomName, Session, UserName};
-use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
 use hyper::{Request, StatusCode};
 
+use crate::Settings;
 use crate::counters::Handshake;
-use crate::http::ClientContext;
+use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::query;
 use crate::upgrade::{TOKEN_PROTOCOL, only, protocols};
@@ -25,6 +25,18 @@ pub(crate) enum Door<'a> {
     Room(&'a str),
     Echo,
     HelloWorld,
+}
+
+impl<'a> Door<'a> {
+    /// The door at this path, if there is one.
+    pub(crate) fn at(path: &'a str, settings: &Settings) -> Option<Self> {
+        match path {
+            "/ws" => Some(Self::Rooms),
+            "/echo" => settings.echo.then_some(Self::Echo),
+            "/helloworld" => settings.echo.then_some(Self::HelloWorld),
+            _ => path.strip_prefix("/room/").filter(|room| !room.contains('/')).map(Self::Room),
+        }
+    }
 }
 
 /// A client whose handshake is finished.
@@ -41,12 +53,8 @@ pub(crate) struct Admission {
 type Refusal = (Handshake, Problem);
 
 /// Decides who comes in, and as whom.
-pub(crate) fn admit(
-    context: &ClientContext,
-    request: &Request<Incoming>,
-    door: Door<'_>,
-) -> Result<Admission, Refusal> {
-    check_origin(context, request)?;
+pub(crate) fn admit<B>(hub: &Hub, request: &Request<B>, door: Door<'_>) -> Result<Admission, Refusal> {
+    check_origin(hub, request)?;
     let query = request.uri().query();
     let mode = match door {
         Door::Rooms => Mode::Rooms,
@@ -57,7 +65,7 @@ pub(crate) fn admit(
     let dialect = dialect(&mode, query)?;
     let since = query::parameter(query, "since").map(|since| since.parse().map_err(bad_request)).transpose()?;
     let session = Session::new(mode, dialect);
-    let (identity, expires, refused) = match identify(context, request)? {
+    let (identity, expires, refused) = match identify(hub, request)? {
         Ok((identity, expires)) => (identity, expires, None),
         Err(why) => (Identity::default(), None, Some(CloseReason::TokenRefused(why))),
     };
@@ -68,14 +76,12 @@ fn bad_request(detail: &'static str) -> Refusal {
     (Handshake::Malformed, Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail))
 }
 
-fn check_origin(context: &ClientContext, request: &Request<Incoming>) -> Result<(), Refusal> {
+fn check_origin<B>(hub: &Hub, request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
-    let origins: Vec<_> = headers.get_all(ORIGIN).iter().collect();
     let host = only(headers, HOST).and_then(|host| host.to_str().ok());
-    let is_allowed = match origins.as_slice() {
-        [] => true,
-        [origin] => origin.to_str().is_ok_and(|origin| context.hub.settings().origins.allows(Some(origin), host)),
-        _ => false,
+    let is_allowed = match only(headers, ORIGIN) {
+        Some(origin) => origin.to_str().is_ok_and(|origin| hub.settings().origins.allows(Some(origin), host)),
+        None => !headers.contains_key(ORIGIN),
     };
     if is_allowed {
         return Ok(());
@@ -105,12 +111,12 @@ fn dialect(mode: &Mode, query: Option<&str>) -> Result<Dialect, Refusal> {
 /// Who the client is, and until when; or why it is not believed.
 type Identified = Result<(Identity, Option<Duration>), &'static str>;
 
-fn identify(context: &ClientContext, request: &Request<Incoming>) -> Result<Identified, Refusal> {
-    let settings = context.hub.settings();
+fn identify<B>(hub: &Hub, request: &Request<B>) -> Result<Identified, Refusal> {
+    let settings = hub.settings();
     if let Some(token) = token(request) {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let verified = settings.tokens.verify(&token, wall);
-        let on_our_clock = |expires: Duration| context.hub.now() + expires.saturating_sub(wall);
+        let on_our_clock = |expires: Duration| hub.now() + expires.saturating_sub(wall);
         return Ok(verified
             .map(|(identity, expires)| (identity, expires.map(on_our_clock)))
             .map_err(fanfare_guard::TokenError::text));
@@ -128,7 +134,7 @@ fn identify(context: &ClientContext, request: &Request<Incoming>) -> Result<Iden
 }
 
 /// The token a client brought: in the query, the `Authorization` header, or as a subprotocol entry.
-fn token(request: &Request<Incoming>) -> Option<String> {
+fn token<B>(request: &Request<B>) -> Option<String> {
     let bearer = || {
         let value = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfare_fanout::{Delivery, Receipt};
-use fanfare_protocol::{Payload, Position, RoomName};
-use fanfare_registry::{Draft, PublishError, RoomInfo};
+use fanfare_fanout::{Delivery, LaneId, Receipt};
+use fanfare_guard::{Finding, Ruling};
+use fanfare_protocol::{
+    HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryPage, Payload, PayloadRef, Position, RoomName, UserName,
+};
+use fanfare_registry::{Draft, PageQuery, Portion, PublishError, RoomInfo};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
@@ -16,8 +19,10 @@ use serde_json::value::RawValue;
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
+use crate::held;
 use crate::hub::{ConnectionId, Hub};
-use crate::problem::{Answer, Problem, json, method_not_allowed, not_found};
+use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
+use crate::problem::{Answer, Problem, json, method_not_allowed, not_found, with_type};
 use crate::query;
 
 /// Publications in one batch.
@@ -26,6 +31,9 @@ const BATCH_MAX: usize = 1_000;
 /// Rooms in one answer.
 const ROOMS_MAX: usize = 1_000;
 const ROOMS_DEFAULT: usize = 100;
+
+/// Bytes of messages in one page of history.
+const HISTORY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes a body may have beyond the largest message: the fields around it.
 const BODY_OVERHEAD_BYTES: usize = 4_096;
@@ -40,10 +48,16 @@ pub(crate) async fn route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer 
         (&Method::POST, "/api/publish") => publish(hub, request).await,
         (&Method::POST, "/api/batch") => batch(hub, request).await,
         (&Method::GET, "/api/rooms") => list_rooms(hub, request.uri().query()),
+        (&Method::GET, "/api/held") => held::list(hub, request.uri().query()),
         (_, "/api/publish" | "/api/batch") => method_not_allowed("POST"),
-        (_, "/api/rooms") => method_not_allowed("GET"),
-        (method, path) => match path.strip_prefix("/api/rooms/") {
-            Some(name) if !name.is_empty() && !name.contains('/') => one_room(hub, method, name),
+        (_, "/api/rooms" | "/api/held") => method_not_allowed("GET"),
+        (method, path) => match (path.strip_prefix("/api/rooms/"), path.strip_prefix("/api/held/")) {
+            (Some(rest), _) => match rest.split_once('/') {
+                None if !rest.is_empty() => one_room(hub, method, rest),
+                Some((name, "history")) => history(hub, method, name, request.uri().query()),
+                _ => not_found(),
+            },
+            (_, Some(rest)) => held::act(hub, method, rest).await,
             _ => not_found(),
         },
     }
@@ -105,12 +119,31 @@ struct BatchBody<'a> {
 }
 
 #[derive(Serialize)]
-struct ReceiptBody {
-    epoch: String,
-    offset: u64,
-    delivered: u64,
-    dropped: u64,
-    evicted: u64,
+#[serde(untagged)]
+enum ReceiptBody {
+    Published {
+        epoch: String,
+        offset: u64,
+        delivered: u64,
+        dropped: u64,
+        evicted: u64,
+    },
+    /// It has no place in the room yet, and nobody got it.
+    Held {
+        held: u64,
+        delivered: u64,
+        dropped: u64,
+        evicted: u64,
+    },
+}
+
+impl ReceiptBody {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Published { .. } => StatusCode::OK,
+            Self::Held { .. } => StatusCode::ACCEPTED,
+        }
+    }
 }
 
 /// A publication that has been checked.
@@ -118,17 +151,21 @@ struct Checked {
     room: RoomName,
     payload: Payload,
     except: Option<ConnectionId>,
+    /// Why it is to wait for a moderator.
+    hold: Option<Finding>,
 }
 
-/// A publication that was accepted, and the word still to come of what became of it.
-struct Accepted {
-    position: Position,
-    delivery: oneshot::Receiver<Delivery>,
+/// A publication that was accepted.
+pub(crate) enum Accepted {
+    /// Into its room; the word of what became of it is still to come.
+    Published { position: Position, delivery: oneshot::Receiver<Delivery> },
+    /// For a moderator to see, under this number.
+    Held(u64),
 }
 
 async fn publish(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     match try_publish(hub, request).await {
-        Ok(receipt) => json(StatusCode::OK, &receipt),
+        Ok(receipt) => json(receipt.status(), &receipt),
         Err(problem) => problem.answer(),
     }
 }
@@ -137,7 +174,7 @@ async fn try_publish(hub: &Arc<Hub>, request: Request<Incoming>) -> Result<Recei
     let is_text = content_type(&request).is_some_and(|kind| kind == "text/plain");
     let room = query::parameter(request.uri().query(), "room");
     let body = read_body(hub, request, 1).await?;
-    let checked = if is_text { check_text(hub, room, body)? } else { check(hub, &parse(&body)?)? };
+    let checked = if is_text { check_text(hub, room, &body)? } else { check(hub, &parse(&body)?)? };
     receipt(accept(hub, checked)?).await
 }
 
@@ -229,28 +266,33 @@ fn check(hub: &Hub, body: &PublishBody<'_>) -> Result<Checked, Problem> {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_connection", detail)
         })?),
     };
-    let payload = Payload::Json(Bytes::copy_from_slice(body.message.get().as_bytes()));
-    checked(hub, &body.room, payload, except)
+    checked(hub, &body.room, PayloadRef::Json(body.message.get()), except)
 }
 
-fn check_text(hub: &Hub, room: Option<String>, body: Bytes) -> Result<Checked, Problem> {
+fn check_text(hub: &Hub, room: Option<String>, body: &[u8]) -> Result<Checked, Problem> {
     let Some(room) = room else {
         let detail = "a plain-text publish names its room in the query: /api/publish?room=lobby";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "room_missing", detail));
     };
-    if std::str::from_utf8(&body).is_err() {
+    let Ok(text) = std::str::from_utf8(body) else {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_utf8", "the body is not UTF-8 text"));
-    }
-    checked(hub, &room, Payload::Text(body), None)
+    };
+    checked(hub, &room, PayloadRef::Text(text), None)
 }
 
-fn checked(hub: &Hub, room: &str, payload: Payload, except: Option<ConnectionId>) -> Result<Checked, Problem> {
+fn checked(hub: &Hub, room: &str, payload: PayloadRef<'_>, except: Option<ConnectionId>) -> Result<Checked, Problem> {
     let max = hub.settings().messages.message_bytes_max;
     if payload.len() > max {
         return Err(too_large(max));
     }
     let room = parse_room(room)?;
-    Ok(Checked { room, payload, except })
+    let (payload, hold) = match hub.judge(&room, payload) {
+        Ruling::Pass | Ruling::Observe(_) => (payload.to_payload(), None),
+        Ruling::Mask(_, masked) => (masked, None),
+        Ruling::Reject(_) => return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", REJECTED)),
+        Ruling::Hold(finding) => (payload.to_payload(), Some(finding)),
+    };
+    Ok(Checked { room, payload, except, hold })
 }
 
 fn parse_room(room: &str) -> Result<RoomName, Problem> {
@@ -258,16 +300,45 @@ fn parse_room(room: &str) -> Result<RoomName, Problem> {
 }
 
 fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
-    let Checked { room, payload, except } = checked;
+    let Checked { room, payload, except, hold } = checked;
+    let except = except.map(|id| (id.shard, id.lane));
+    if let Some(finding) = hold {
+        let held = hub.hold(HeldPublication { room, user: None, payload, except, finding, at: hub.now() });
+        let full = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "held_full", HELD_FULL);
+        return held.map(Accepted::Held).ok_or_else(full);
+    }
+    publish_to(hub, &room, None, payload, except)
+}
+
+/// Publishes what a moderator has seen and let go.
+pub(crate) fn release(hub: &Hub, publication: HeldPublication) -> Result<Accepted, Problem> {
+    let HeldPublication { room, user, payload, except, .. } = publication;
+    publish_to(hub, &room, user, payload, except)
+}
+
+/// The answer once it is known what became of a publication.
+pub(crate) async fn receipt_answer(accepted: Accepted) -> Answer {
+    match receipt(accepted).await {
+        Ok(receipt) => json(receipt.status(), &receipt),
+        Err(problem) => problem.answer(),
+    }
+}
+
+fn publish_to(
+    hub: &Hub,
+    room: &RoomName,
+    user: Option<UserName>,
+    payload: Payload,
+    except: Option<(usize, LaneId)>,
+) -> Result<Accepted, Problem> {
     let (tell, delivery) = oneshot::channel();
     let receipt = Arc::new(Receipt::new(move |delivery| {
         // Whoever asked may have gone; the publication stands all the same.
         let _ = tell.send(delivery);
     }));
-    let except = except.map(|id| (id.shard, id.lane));
-    let draft = Draft { user: None, payload, except, receipt: Some(receipt) };
-    match hub.registry().publish(&room, hub.room_options(&room), draft, hub.now()) {
-        Ok(receipted) => Ok(Accepted { position: receipted.position, delivery }),
+    let draft = Draft { user, payload, except, receipt: Some(receipt) };
+    match hub.registry().publish(room, hub.room_options(room), draft, hub.now()) {
+        Ok(receipted) => Ok(Accepted::Published { position: receipted.position, delivery }),
         Err(error) => {
             let code = match error {
                 PublishError::Overloaded => "overloaded",
@@ -279,13 +350,16 @@ fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
 }
 
 async fn receipt(accepted: Accepted) -> Result<ReceiptBody, Problem> {
-    let Accepted { position, delivery } = accepted;
+    let (position, delivery) = match accepted {
+        Accepted::Published { position, delivery } => (position, delivery),
+        Accepted::Held(held) => return Ok(ReceiptBody::Held { held, delivered: 0, dropped: 0, evicted: 0 }),
+    };
     let Ok(Delivery { delivered, dropped, evicted }) = delivery.await else {
         let detail = "the publication was accepted, but the node ended before all of it was delivered";
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "interrupted", detail));
     };
     let Position { epoch, offset } = position;
-    Ok(ReceiptBody { epoch: Position::epoch_text(epoch), offset, delivered, dropped, evicted })
+    Ok(ReceiptBody::Published { epoch: Position::epoch_text(epoch), offset, delivered, dropped, evicted })
 }
 
 #[derive(Serialize)]
@@ -312,13 +386,9 @@ impl RoomBody {
 fn list_rooms(hub: &Hub, query: Option<&str>) -> Answer {
     let prefix = query::parameter(query, "prefix").unwrap_or_default();
     let after = query::parameter(query, "after").unwrap_or_default();
-    let limit = match query::parameter(query, "limit").map(|limit| limit.parse::<usize>()) {
-        None => ROOMS_DEFAULT,
-        Some(Ok(limit)) if (1..=ROOMS_MAX).contains(&limit) => limit,
-        Some(_) => {
-            let detail = format!("limit is a number from 1 to {ROOMS_MAX}");
-            return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_limit", detail).answer();
-        }
+    let limit = match limit(query, ROOMS_DEFAULT, ROOMS_MAX) {
+        Ok(limit) => limit,
+        Err(problem) => return problem.answer(),
     };
     // One more than asked for tells whether there is a next page.
     let mut rooms = hub.registry().list(&prefix, &after, limit + 1);
@@ -329,25 +399,66 @@ fn list_rooms(hub: &Hub, query: Option<&str>) -> Answer {
     json(StatusCode::OK, &serde_json::json!({ "rooms": rooms, "next": next }))
 }
 
+/// The number asked for in `limit`, from 1 to `max`.
+fn limit(query: Option<&str>, default: usize, max: usize) -> Result<usize, Problem> {
+    match query::parameter(query, "limit").map(|limit| limit.parse::<usize>()) {
+        None => Ok(default),
+        Some(Ok(limit)) if (1..=max).contains(&limit) => Ok(limit),
+        Some(_) => {
+            let detail = format!("limit is a number from 1 to {max}");
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_limit", detail))
+        }
+    }
+}
+
+fn history(hub: &Hub, method: &Method, name: &str, query: Option<&str>) -> Answer {
+    if method != Method::GET {
+        return method_not_allowed("GET");
+    }
+    match try_history(hub, name, query) {
+        Ok(page) => with_type(StatusCode::OK, "application/json", page.to_json().into()),
+        Err(problem) => problem.answer(),
+    }
+}
+
+fn try_history(hub: &Hub, name: &str, query: Option<&str>) -> Result<HistoryPage, Problem> {
+    let name = parse_room(&query::segment(name).unwrap_or_default())?;
+    let since = query::parameter(query, "since").map(|since| since.parse::<Position>()).transpose();
+    let since = since.map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail))?;
+    let messages_max = limit(query, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX)?;
+    let options = hub.room_options(&name);
+    if !options.history.is_on() {
+        let detail = format!("no history is kept in the room {name}: `history_size` of its namespace is 0");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_available", detail));
+    }
+    if hub.registry().get(&name).is_none() {
+        return Err(no_room(&name));
+    }
+    let portion = Portion { messages_max, bytes_max: HISTORY_BYTES_MAX };
+    let page = hub.registry().history(&name, options, &PageQuery { since, portion }, hub.now());
+    let page = page.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "rooms_max", error.to_string()))?;
+    Ok(hub.history_page(page, since.is_some()))
+}
+
+fn no_room(name: &RoomName) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no_room", format!("there is no room {name} on this node now"))
+}
+
 fn one_room(hub: &Hub, method: &Method, name: &str) -> Answer {
     let name = query::segment(name).unwrap_or_default();
     let name = match parse_room(&name) {
         Ok(name) => name,
         Err(problem) => return problem.answer(),
     };
-    let no_room = || {
-        let detail = format!("there is no room {name} on this node now");
-        Problem::new(StatusCode::NOT_FOUND, "no_room", detail).answer()
-    };
     match *method {
         Method::GET => match hub.registry().get(&name) {
             Some(room) => json(StatusCode::OK, &RoomBody::new(hub, &room.info())),
-            None => no_room(),
+            None => no_room(&name).answer(),
         },
         Method::DELETE if hub.registry().close(&name) => {
             json(StatusCode::OK, &serde_json::json!({ "room": name.as_str(), "closed": true }))
         }
-        Method::DELETE => no_room(),
+        Method::DELETE => no_room(&name).answer(),
         _ => method_not_allowed("GET, DELETE"),
     }
 }

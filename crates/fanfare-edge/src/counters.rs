@@ -28,6 +28,8 @@ pub struct Counters {
     pub closes: [AtomicU64; CloseReason::LABELS.len()],
     /// Messages received from clients.
     pub received: AtomicU64,
+    /// Publications told to connections that came back.
+    pub replayed: AtomicU64,
     /// Errors of `accept`.
     pub accept_errors: AtomicU64,
     /// Sockets refused at the door.

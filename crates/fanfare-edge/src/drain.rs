@@ -3,8 +3,6 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 /// Steps of leaving service, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -20,12 +18,11 @@ enum Step {
 #[derive(Debug)]
 pub struct Drain {
     step: AtomicU8,
-    accepting: watch::Sender<bool>,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { step: AtomicU8::new(Step::Serving as u8), accepting: watch::Sender::new(true) }
+        Self { step: AtomicU8::new(Step::Serving as u8) }
     }
 }
 
@@ -41,17 +38,14 @@ impl Drain {
         self.step.load(Ordering::Relaxed) >= Step::Draining as u8
     }
 
-    /// Closes the listeners.
+    /// Closes the listeners. A shard sees it in its next turn, at the latest when it is told to close its connections.
     pub fn stop_accepting(&self) {
         self.step.fetch_max(Step::Closed as u8, Ordering::Relaxed);
-        self.accepting.send_replace(false);
     }
 
-    /// Waits until listeners are to be closed.
-    pub(crate) async fn stopped_accepting(&self) {
-        let mut accepting = self.accepting.subscribe();
-        // The sender lives in `self`, so waiting can only end by the value.
-        let _ = accepting.wait_for(|accepting| !accepting).await;
+    /// True until listeners are to be closed.
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.step.load(Ordering::Relaxed) < Step::Closed as u8
     }
 }
 

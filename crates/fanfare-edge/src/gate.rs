@@ -28,7 +28,8 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct Permit {
     gate: Arc<Gate>,
-    address: Option<IpAddr>,
+    /// Where places are counted by address. In a box: every connection has a permit, and mostly they are not.
+    address: Option<Box<IpAddr>>,
 }
 
 impl Gate {
@@ -51,15 +52,15 @@ impl Gate {
             }
             *count += 1;
         }
-        Ok(Permit { gate: self.clone(), address })
+        Ok(Permit { gate: self.clone(), address: address.map(Box::new) })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.gate.open.fetch_sub(1, Ordering::Relaxed);
-        let Some(address) = self.address else { return };
-        self.gate.per_ip.remove_if_mut(&address, |_, count| {
+        let Some(address) = &self.address else { return };
+        self.gate.per_ip.remove_if_mut(&**address, |_, count| {
             *count -= 1;
             *count == 0
         });

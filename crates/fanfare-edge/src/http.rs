@@ -1,8 +1,5 @@
 //! HTTP on both listeners: routes by hand, everything that is not an upgrade answered here.
 
-use std::future::Future;
-use std::net::IpAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue};
+use hyper::header::{
+    ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderName, HeaderValue,
+    IF_NONE_MATCH,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
@@ -21,41 +21,27 @@ use tracing::{debug, warn};
 use crate::admission::Door;
 use crate::deadlined::Deadlined;
 use crate::gate::{Gate, Permit, Refused};
+use crate::head::BadHead;
 use crate::hub::Hub;
-use crate::listener::{Acceptor, Bound, Stream};
+use crate::listener::{Bound, Stream};
+use crate::prefixed::Prefixed;
 use crate::problem::{Answer, Problem, method_not_allowed, not_found, with_type};
+use crate::settings::Script;
 use crate::{api, upgrade};
 
 /// What is said to a socket that is not let in.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: 107\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"code\":\"connections_max\",\"detail\":\"full\"}\n";
 const ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: 119\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429,\"code\":\"connections_per_ip_max\",\"detail\":\"per address\"}\n";
 
+/// What is said to who does not speak HTTP, or speaks too long.
+const MALFORMED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: 116\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"code\":\"bad_request\",\"detail\":\"this is no HTTP/1 request\"}\n";
+const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: 147\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Request Header Fields Too Large\",\"status\":431,\"code\":\"header_bytes_max\",\"detail\":\"the request's head is too large\"}\n";
+
 /// A refused socket is kept so long for its refusal to be read.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
 /// Sockets of the admin listener open at the same time: operators, scrapers and backends that publish. Beyond: 503.
 const ADMIN_CONNECTIONS_MAX: usize = 4_096;
-
-/// Accepts clients on a shard's runtime until accepting stops.
-pub(crate) async fn serve_clients(hub: Arc<Hub>, shard: usize, acceptor: Acceptor) {
-    let stopping = hub.clone();
-    let accept = async {
-        loop {
-            let (stream, address) = accept(&hub, &acceptor).await;
-            match hub.gate().enter(address) {
-                Ok(permit) => {
-                    let context = ClientContext { hub: hub.clone(), shard };
-                    tokio::task::spawn_local(serve_client(Rc::new(context), stream, permit));
-                }
-                Err(refused) => {
-                    hub.counters().shed.fetch_add(1, Ordering::Relaxed);
-                    tokio::task::spawn_local(refuse(stream, refused));
-                }
-            }
-        }
-    };
-    until(stopping.drain().stopped_accepting(), accept).await;
-}
 
 /// Serves the admin listener on the runtime of whoever calls. It stays up through a drain, so that its progress can be seen; it ends when
 /// dropped.
@@ -66,7 +52,7 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
     let acceptor = bound.into_tokio()?;
     let gate = Gate::new(ADMIN_CONNECTIONS_MAX, 0);
     loop {
-        let (stream, _) = accept(&hub, &acceptor).await;
+        let (stream, _) = acceptor.accept(|error| count_accept_error(&hub, error)).await;
         let permit = match gate.enter(None) {
             Ok(permit) => permit,
             Err(refused) => {
@@ -83,8 +69,8 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
                 async move { Ok::<_, std::convert::Infallible>(admin_route(&hub, request).await) }
             });
             let served = match stream {
-                Stream::Tcp(stream) => builder.serve_connection(deadlined(&hub, stream), service).await,
-                Stream::Unix(stream) => builder.serve_connection(deadlined(&hub, stream), service).await,
+                Stream::Tcp(stream) => builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service).await,
+                Stream::Unix(stream) => builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service).await,
             };
             if let Err(error) = served {
                 debug!(%error, "an admin connection ended");
@@ -93,22 +79,10 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
     }
 }
 
-async fn accept(hub: &Hub, acceptor: &Acceptor) -> (Stream, Option<IpAddr>) {
-    acceptor
-        .accept(|error| {
-            hub.counters().accept_errors.fetch_add(1, Ordering::Relaxed);
-            warn!(%error, "a connection could not be accepted");
-        })
-        .await
-}
-
-/// Runs `work` until `stop` is done.
-async fn until(stop: impl Future<Output = ()>, work: impl Future<Output = ()>) {
-    let (stop, work) = (pin!(stop), pin!(work));
-    tokio::select! {
-        () = stop => {}
-        () = work => {}
-    }
+/// Counts an error of `accept`.
+pub(crate) fn count_accept_error(hub: &Hub, error: &std::io::Error) {
+    hub.counters().accept_errors.fetch_add(1, Ordering::Relaxed);
+    warn!(%error, "a connection could not be accepted");
 }
 
 /// What the routes of the client listener know.
@@ -130,14 +104,15 @@ fn builder(hub: &Hub) -> http1::Builder {
 }
 
 /// A socket while HTTP is spoken on it.
-pub(crate) type HttpStream<S> = TokioIo<Deadlined<S>>;
+pub(crate) type HttpStream<S> = TokioIo<Deadlined<Prefixed<S>>>;
 
 /// Ends a client that asks and does not read: its answer may wait no longer than a connection's bytes may.
-fn deadlined<S>(hub: &Hub, stream: S) -> HttpStream<S> {
-    TokioIo::new(Deadlined::new(stream, hub.settings().heartbeat.write))
+fn deadlined<S>(hub: &Hub, early: Bytes, stream: S) -> HttpStream<S> {
+    TokioIo::new(Deadlined::new(Prefixed::new(early, stream), hub.settings().heartbeat.write))
 }
 
-async fn serve_client(context: Rc<ClientContext>, stream: Stream, permit: Permit) {
+/// Speaks HTTP with a newcomer that did not ask for an upgrade that it can have. `early` is what has been read of it.
+pub(crate) async fn serve_client(context: Rc<ClientContext>, stream: Stream, early: Bytes, permit: Permit) {
     let builder = builder(&context.hub);
     // The permit goes with the socket: to the connection if there is an upgrade, away with this task otherwise.
     let permit = Rc::new(std::cell::Cell::new(Some(permit)));
@@ -146,9 +121,11 @@ async fn serve_client(context: Rc<ClientContext>, stream: Stream, permit: Permit
         async move { Ok::<_, std::convert::Infallible>(client_route(&context, request, &permit).await) }
     });
     let served = match stream {
-        Stream::Tcp(stream) => builder.serve_connection(deadlined(&context.hub, stream), service).with_upgrades().await,
+        Stream::Tcp(stream) => {
+            builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades().await
+        }
         Stream::Unix(stream) => {
-            builder.serve_connection(deadlined(&context.hub, stream), service).with_upgrades().await
+            builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades().await
         }
     };
     if let Err(error) = served {
@@ -161,22 +138,20 @@ pub(crate) type PermitCell = Rc<std::cell::Cell<Option<Permit>>>;
 async fn client_route(context: &Rc<ClientContext>, request: Request<Incoming>, permit: &PermitCell) -> Answer {
     let settings = context.hub.settings();
     let path = request.uri().path();
-    match path {
-        "/" if settings.page.is_some() => page(&context.hub, request.method()),
-        "/ws" => upgrade::answer(context, request, Door::Rooms, permit),
-        "/echo" if settings.echo => upgrade::answer(context, request, Door::Echo, permit),
-        "/helloworld" if settings.echo => upgrade::answer(context, request, Door::HelloWorld, permit),
-        _ => match path.strip_prefix("/room/") {
-            Some(room) if !room.contains('/') => {
-                let room = room.to_owned();
-                upgrade::answer(context, request, Door::Room(&room), permit)
-            }
-            None if settings.api.on_client_listener && path.starts_with("/api/") => {
-                api::route(&context.hub, request).await
-            }
-            _ => not_found(),
-        },
+    if path == "/" && settings.page.is_some() {
+        return page(&context.hub, request.method());
     }
+    if path == "/fanfare.js" {
+        return script(&settings.script, &request);
+    }
+    let path = path.to_owned();
+    if let Some(door) = Door::at(&path, settings) {
+        return upgrade::answer(context, request, door, permit);
+    }
+    if settings.api.on_client_listener && path.starts_with("/api/") {
+        return api::route(&context.hub, request).await;
+    }
+    not_found()
 }
 
 async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
@@ -224,11 +199,53 @@ fn page(hub: &Hub, method: &Method) -> Answer {
     answer
 }
 
-async fn refuse(stream: Stream, refused: Refused) {
-    let words = match refused {
-        Refused::Full => FULL,
-        Refused::Address => ADDRESS,
-    };
+/// The JavaScript client. Pages of any origin may import it; whether they may connect is decided elsewhere.
+fn script<B>(script: &Script, request: &Request<B>) -> Answer {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return method_not_allowed("GET, HEAD");
+    }
+    let asked = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_known =
+        asked.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim().trim_start_matches("W/") == script.etag);
+    let (status, text) =
+        if is_known { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, script.text.clone()) };
+    let mut answer = with_type(status, "text/javascript; charset=utf-8", text);
+    let headers = answer.headers_mut();
+    if let Ok(etag) = HeaderValue::from_str(&script.etag) {
+        headers.insert(ETAG, etag);
+    }
+    // Kept, and asked for again each time: a page must not speak an older client's language after an upgrade.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("cross-origin"));
+    answer
+}
+
+/// Tells a socket that is not let in why, and closes it.
+pub(crate) async fn refuse(stream: Stream, refused: Refused) {
+    turn_away(
+        stream,
+        match refused {
+            Refused::Full => FULL,
+            Refused::Address => ADDRESS,
+        },
+    )
+    .await;
+}
+
+/// Answers what is no request, and closes.
+pub(crate) async fn refuse_head(stream: Stream, bad: BadHead) {
+    turn_away(
+        stream,
+        match bad {
+            BadHead::Malformed => MALFORMED,
+            BadHead::TooLarge => TOO_LARGE,
+        },
+    )
+    .await;
+}
+
+async fn turn_away(stream: Stream, words: &'static [u8]) {
     let told = async {
         match stream {
             Stream::Tcp(stream) => say_and_drain(stream, words).await,
@@ -254,7 +271,7 @@ mod tests {
 
     #[test]
     fn refusals_announce_their_true_length() {
-        for refusal in [FULL, ADDRESS] {
+        for refusal in [FULL, ADDRESS, MALFORMED, TOO_LARGE] {
             let text = std::str::from_utf8(refusal).expect("ASCII");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
             let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");

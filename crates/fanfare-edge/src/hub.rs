@@ -3,16 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fanfare_fanout::{Budget, Intake, LaneId, ShardStats};
-use fanfare_guard::NamespacePolicy;
-use fanfare_protocol::RoomName;
-use fanfare_registry::{Item, Registry, RoomOptions};
+use fanfare_guard::{Filter, NamespacePolicy, Ruling};
+use fanfare_protocol::{HistoryPage, Past, PayloadRef, RoomName};
+use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions};
 
 use crate::gate::Gate;
+use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::shard::Order;
-use crate::{Counters, Drain, Settings};
+use crate::{Counters, Drain, HeldQueue, ModerationStats, Settings};
 
 /// A metrics page and its content type.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Hub {
     budget: Arc<Budget>,
     shard_stats: Box<[Arc<ShardStats>]>,
     counters: Counters,
+    moderation_stats: ModerationStats,
+    held: HeldQueue,
     /// By shard: handshakes that were answered and are not connections yet. Written by the shard's thread alone.
     handshakes: Box<[AtomicUsize]>,
     gate: Arc<Gate>,
@@ -55,6 +58,8 @@ impl Hub {
             gate: Gate::new(settings.connections_max, settings.connections_per_ip_max),
             registry: Registry::new(intakes, settings.registry, epoch_seed),
             counters: Counters::default(),
+            moderation_stats: ModerationStats::default(),
+            held: HeldQueue::new(settings.held_max),
             drain: Drain::default(),
             started: Instant::now(),
             metrics,
@@ -90,6 +95,18 @@ impl Hub {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What moderation has done.
+    #[must_use]
+    pub fn moderation_stats(&self) -> &ModerationStats {
+        &self.moderation_stats
+    }
+
+    /// Publications that wait for a moderator.
+    #[must_use]
+    pub fn held(&self) -> &HeldQueue {
+        &self.held
     }
 
     /// Whether this node is leaving service.
@@ -133,11 +150,54 @@ impl Hub {
         self.settings.namespaces.get(room)
     }
 
+    /// What moderation says of a message for `room`; counted.
+    pub(crate) fn judge(&self, room: &RoomName, payload: PayloadRef<'_>) -> Ruling {
+        let filter = self.policy(room).filter;
+        if filter == Filter::Off {
+            return Ruling::Pass;
+        }
+        let ruling = self.settings.moderation.load().judge(payload, filter);
+        self.moderation_stats.ruled(&ruling);
+        ruling
+    }
+
+    /// Lets a publication wait for a moderator: its number, or nothing when too many wait.
+    pub(crate) fn hold(&self, publication: HeldPublication) -> Option<u64> {
+        let id = self.held.hold(publication);
+        if id.is_none() {
+            self.moderation_stats.ended(HeldOutcome::Refused);
+        }
+        id
+    }
+
     /// Options of a room, if it is made now.
     #[must_use]
     pub fn room_options(&self, room: &RoomName) -> RoomOptions {
         let policy = self.policy(room);
-        RoomOptions { presence: policy.presence, join_leave: policy.join_leave, offsets: policy.history_size > 0 }
+        RoomOptions {
+            presence: policy.presence,
+            join_leave: policy.join_leave,
+            offsets: policy.history_size > 0,
+            history: HistoryLimits {
+                messages_max: policy.history_size,
+                bytes_max: policy.history_bytes_max,
+                age_max: Duration::from_millis(policy.history_ms),
+            },
+            last_value: policy.last_value,
+        }
+    }
+
+    /// A page of history with the time of day in it. `has_since`: it was asked for from a position.
+    pub(crate) fn history_page(&self, page: Page, has_since: bool) -> HistoryPage {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = self.now();
+        let at_ms = |at: Duration| wall.saturating_sub(now.saturating_sub(at)).as_millis() as u64;
+        let past = |kept: Kept| Past { published: kept.published, at_ms: at_ms(kept.at) };
+        HistoryPage {
+            messages: page.messages.into_iter().map(past).collect(),
+            position: page.position,
+            recovered: has_since.then_some(page.recovered),
+        }
     }
 }
 

@@ -12,10 +12,18 @@ mod api;
 mod counters;
 mod deadlined;
 mod drain;
+mod extensions;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
+mod head;
+mod held;
 mod http;
 mod hub;
 mod listener;
+mod moderation;
+mod prefixed;
 mod problem;
 mod query;
 mod settings;
@@ -27,7 +35,8 @@ pub use counters::{Counters, HANDSHAKE_RESULTS};
 pub use drain::Drain;
 pub use hub::{Hub, MetricsPage, MetricsText};
 pub use listener::{Bound, Listeners};
-pub use settings::{ApiSettings, DrainSettings, Page, SendPath, Settings};
+pub use moderation::{HELD_OUTCOMES, HeldQueue, MODERATION_ACTIONS, ModerationStats};
+pub use settings::{ApiSettings, CompressionSettings, DrainSettings, Page, Script, SendPath, Settings};
 pub use shard::{Order, ShardHandle, start_shards};
 
 /// Serves the admin listener until accepting stops. Runs on a runtime of its own, away from the shards.

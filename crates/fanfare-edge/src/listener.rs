@@ -7,6 +7,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -80,6 +81,8 @@ impl Bound {
                     socket.set_reuse_port(true)?;
                 }
                 bound_unsent(&socket)?;
+                // Frames are small and answered at once; waiting to fill a packet would delay them. Sockets take it over from their listener.
+                socket.set_tcp_nodelay(true)?;
                 socket.listen(BACKLOG)?;
                 let listener: std::net::TcpListener = socket.into();
                 let address = Address::Tcp(listener.local_addr()?);
@@ -116,20 +119,29 @@ impl Bound {
         };
         Ok(Acceptor { inner, _file: self.file })
     }
+
+    fn into_polled(self, registry: &Registry, token: Token) -> io::Result<PolledListener> {
+        let mut inner = match self.inner {
+            Inner::Tcp(listener) => PolledInner::Tcp(mio::net::TcpListener::from_std(listener)),
+            Inner::Unix(listener) => PolledInner::Unix(mio::net::UnixListener::from_std(listener)),
+        };
+        registry.register(inner.source(), token, Interest::READABLE)?;
+        Ok(PolledListener { inner, _file: self.file })
+    }
 }
 
 /// Bytes the kernel takes for a peer beyond what is on its way to it. What a slow reader does not take is then queued by us, where it
 /// is counted and bounded, and large messages to others cost less (measured: 5.1 against 6.8 µs a delivery at 16 KiB).
-#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 32 * 1024;
 
 /// Sockets take the bound over from their listener.
-#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[cfg(target_os = "linux")]
 fn bound_unsent(listener: &Socket) -> io::Result<()> {
     listener.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+#[cfg(not(target_os = "linux"))]
 fn bound_unsent(_listener: &Socket) -> io::Result<()> {
     Ok(())
 }
@@ -178,8 +190,77 @@ impl Listeners {
 }
 
 impl ShardListener {
-    pub(crate) fn into_tokio(self) -> io::Result<Acceptor> {
-        self.0.into_tokio()
+    /// Puts it into a shard's poll set.
+    pub(crate) fn into_polled(self, registry: &Registry, token: Token) -> io::Result<PolledListener> {
+        self.0.into_polled(registry, token)
+    }
+}
+
+/// A listener in a shard's poll set.
+#[derive(Debug)]
+pub(crate) struct PolledListener {
+    inner: PolledInner,
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum PolledInner {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
+}
+
+impl PolledInner {
+    fn source(&mut self) -> &mut dyn mio::event::Source {
+        match self {
+            Self::Tcp(listener) => listener,
+            Self::Unix(listener) => listener,
+        }
+    }
+}
+
+/// What a listener's sockets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    Unix,
+}
+
+impl PolledListener {
+    pub(crate) fn transport(&self) -> Transport {
+        match &self.inner {
+            PolledInner::Tcp(_) => Transport::Tcp,
+            PolledInner::Unix(_) => Transport::Unix,
+        }
+    }
+
+    /// A socket that waits, made non-blocking, and where it comes from.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits; what the system says.
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Option<IpAddr>)> {
+        match &self.inner {
+            PolledInner::Tcp(listener) => listener.accept().map(|(socket, from)| (socket.into(), Some(from.ip()))),
+            PolledInner::Unix(listener) => listener.accept().map(|(socket, _)| (socket.into(), None)),
+        }
+    }
+
+    /// Closes it. Other shards may hold the same socket, which keeps it in the poll set: it is taken out first.
+    pub(crate) fn close(mut self, registry: &Registry) {
+        // If it is not there any more, that is what is wanted.
+        let _ = registry.deregister(self.inner.source());
+    }
+}
+
+impl Transport {
+    /// Gives a socket to the runtime of whoever calls.
+    ///
+    /// # Errors
+    /// What the runtime's poll set says.
+    pub(crate) fn stream(self, socket: OwnedFd) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp => Stream::Tcp(TcpStream::from_std(socket.into())?),
+            Self::Unix => Stream::Unix(UnixStream::from_std(socket.into())?),
+        })
     }
 }
 
@@ -204,18 +285,16 @@ pub(crate) enum Stream {
 }
 
 /// Pause after an error of `accept` (no descriptors left): long enough not to spin, short enough not to be noticed.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 impl Acceptor {
     /// Waits for a socket. Errors are counted by `on_error` and survived. Cancel safe.
     pub(crate) async fn accept(&self, on_error: impl Fn(&io::Error)) -> (Stream, Option<IpAddr>) {
         loop {
             let accepted = match &self.inner {
-                AcceptorInner::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
-                    // Frames are small and answered at once; waiting to fill a packet would delay them.
-                    let _ = stream.set_nodelay(true);
-                    (Stream::Tcp(stream), Some(address.ip()))
-                }),
+                AcceptorInner::Tcp(listener) => {
+                    listener.accept().await.map(|(stream, address)| (Stream::Tcp(stream), Some(address.ip())))
+                }
                 AcceptorInner::Unix(listener) => {
                     listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), None))
                 }
@@ -239,4 +318,26 @@ pub(crate) fn bare_tcp(stream: TcpStream) -> io::Result<OwnedFd> {
 /// Takes a socket out of its runtime.
 pub(crate) fn bare_unix(stream: UnixStream) -> io::Result<OwnedFd> {
     stream.into_std().map(OwnedFd::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_take_over_what_their_listener_was_told() {
+        let listeners = Listeners::bind(&"127.0.0.1:0".parse().expect("an address"), 1).expect("a listener");
+        let Address::Tcp(address) = listeners.address().clone() else { panic!("it is TCP") };
+        let poll = mio::Poll::new().expect("a poll set");
+        let listener = listeners.into_shards().remove(0).into_polled(poll.registry(), Token(0)).expect("a poll set");
+        assert_eq!(listener.accept().expect_err("nobody has come").kind(), io::ErrorKind::WouldBlock);
+        let client = std::net::TcpStream::connect(address).expect("a listener");
+        let (socket, from) = listener.accept().expect("a socket");
+        assert_eq!(from, client.local_addr().ok().map(|address| address.ip()));
+        let socket = Socket::from(socket);
+        assert!(socket.tcp_nodelay().expect("an option"), "its frames would wait for each other");
+        assert!(socket.nonblocking().expect("a flag"), "it could block its shard");
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_notsent_lowat().expect("an option"), UNSENT_BYTES_MAX);
+    }
 }

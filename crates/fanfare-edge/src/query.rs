@@ -8,13 +8,16 @@ use percent_encoding::percent_decode_str;
 pub(crate) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     query?.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key)? == name).then(|| decode(value)).flatten()
+        (decode(key)? == name).then(|| decode(value)).flatten().map(Cow::into_owned)
     })
 }
 
-fn decode(text: &str) -> Option<String> {
-    let spaced: Cow<'_, str> = if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
-    percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return percent_decode_str(&spaced).decode_utf8().ok().map(|decoded| decoded.into_owned().into());
+    }
+    percent_decode_str(text).decode_utf8().ok()
 }
 
 /// One path segment, decoded; `None` when it is not UTF-8.

@@ -1,10 +1,13 @@
 //! What the edge is told at start; values, already checked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
-use fanfare_guard::{Namespaces, OriginPolicy, TokenKeys};
+use fanfare_guard::{Moderation, Namespaces, OriginPolicy, TokenKeys};
+use fanfare_protocol::wire::{DeflateTerms, DeflaterSettings};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::RegistryLimits;
 
@@ -46,12 +49,18 @@ pub struct Settings {
     pub origins: OriginPolicy,
     /// Rules of rooms, by namespace.
     pub namespaces: Namespaces,
+    /// What the filters of namespaces know. Read once per publication; a reload puts another in its place.
+    pub moderation: Arc<ArcSwap<Moderation>>,
+    /// Publications that may wait for a moderator. Beyond: refused.
+    pub held_max: usize,
     /// Clients without a token may choose a name.
     pub guests: bool,
     /// Keys that tokens are checked with.
     pub tokens: TokenKeys,
     /// What one client may send.
     pub messages: MessageLimits,
+    /// How messages may be compressed; `None`: not at all.
+    pub compression: Option<CompressionSettings>,
     /// What one connection may have queued.
     pub outbox: OutboxLimits,
     /// What all connections together may have queued, bytes.
@@ -78,14 +87,34 @@ pub struct Settings {
     pub subscriptions_per_connection_max: usize,
     /// How frames reach the kernel.
     pub send_path: SendPath,
+    /// Gives memory that is free back to the system. Called on a shard's thread when a crowd has left it.
+    pub give_back: fn(),
     /// `/echo` and `/helloworld` are served.
     pub echo: bool,
     /// The page at `/`.
     pub page: Option<Page>,
+    /// The JavaScript client at `/fanfare.js`.
+    pub script: Script,
     /// The HTTP API.
     pub api: ApiSettings,
     /// Leaving service.
     pub drain: DrainSettings,
+}
+
+/// How messages may be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompressionSettings {
+    /// What is sent compressed.
+    pub deflater: DeflaterSettings,
+    /// Clients may compress with reference to what they have sent before; up to 32 KiB are kept for each that does.
+    pub client_context: bool,
+}
+
+impl CompressionSettings {
+    /// What is agreed to in a handshake.
+    pub(crate) fn terms(&self) -> DeflateTerms {
+        DeflateTerms { client_context: self.client_context }
+    }
 }
 
 /// The page at `/` and the policy it is served with.
@@ -95,6 +124,15 @@ pub struct Page {
     pub html: Bytes,
     /// Value of its `Content-Security-Policy` header.
     pub policy: String,
+}
+
+/// A script and its entity tag, which is a quoted string (RFC 9110 section 8.8.3).
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// The text.
+    pub text: Bytes,
+    /// Changes whenever the text does.
+    pub etag: String,
 }
 
 /// The HTTP API.

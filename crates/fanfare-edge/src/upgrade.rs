@@ -1,5 +1,7 @@
-//! The WebSocket handshake, strictly (RFC 6455 section 4.2), and who may come in. Once it is done the bare socket goes to the shard.
+//! The WebSocket handshake, strictly (RFC 6455 section 4.2), and who may come in. [`consider`] decides, for newcomers of a shard and for
+//! requests that hyper has read. [`answer`] is for the latter: once the handshake is done the bare socket goes to the shard.
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -10,8 +12,9 @@ use fanfare_registry::Item;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -21,11 +24,30 @@ use tracing::debug;
 
 use crate::admission::{Admission, Door, admit};
 use crate::counters::Handshake;
+use crate::extensions::agree;
 use crate::gate::Permit;
 use crate::http::{ClientContext, HttpStream, PermitCell};
+use crate::hub::Hub;
 use crate::listener::{bare_tcp, bare_unix};
 use crate::problem::{Answer, Problem, method_not_allowed};
+use crate::settings::CompressionSettings;
 use crate::shard::{Adopted, Order};
+
+/// A handshake that is let in: what is said first, and who comes. Otherwise how it is counted, if it was one, and why not.
+pub(crate) type Considered = Result<(Switching, Admission), (Option<Handshake>, Problem)>;
+
+/// Decides on a `GET` of a WebSocket path.
+pub(crate) fn consider<B>(hub: &Hub, request: &Request<B>, door: Door<'_>) -> Considered {
+    let accept = check_handshake(request)?;
+    let terms = hub.settings().compression.as_ref().map(CompressionSettings::terms);
+    let (deflate, extensions) = match agree(request.headers(), terms) {
+        Ok(agreed) => agreed.unzip(),
+        Err(error) => return Err(malformed(error.to_string())),
+    };
+    let mut admission = admit(hub, request, door).map_err(|(result, problem)| (Some(result), problem))?;
+    admission.session = admission.session.with_deflate(deflate);
+    Ok((Switching { accept, protocol: selected_protocol(request.headers()), extensions }, admission))
+}
 
 /// Answers a request on a WebSocket path: 101 and the socket goes over, or why not.
 pub(crate) fn answer(
@@ -38,19 +60,12 @@ pub(crate) fn answer(
         return method_not_allowed("GET");
     }
     let counters = context.hub.counters();
-    let accept = match check_handshake(&request) {
-        Ok(accept) => accept,
+    let (switching, admission) = match consider(&context.hub, &request, door) {
+        Ok(let_in) => let_in,
         Err((result, problem)) => {
             if let Some(result) = result {
                 counters.handshake(result);
             }
-            return problem.answer();
-        }
-    };
-    let admission = match admit(context, &request, door) {
-        Ok(admission) => admission,
-        Err((result, problem)) => {
-            counters.handshake(result);
             return problem.answer();
         }
     };
@@ -60,7 +75,6 @@ pub(crate) fn answer(
         let detail = "this connection has been upgraded already";
         return Problem::new(StatusCode::BAD_REQUEST, "bad_handshake", detail).answer();
     };
-    let protocol = selected_protocol(request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
     let context = context.clone();
     let pending = context.hub.begin_handshake(context.shard);
@@ -75,20 +89,46 @@ pub(crate) fn answer(
         // From here on the socket is in the shard's intake, or gone.
         drop(pending);
     });
-    switching(accept, protocol)
+    switching.answer()
 }
 
-fn switching(accept: HeaderValue, protocol: Option<HeaderValue>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::new()));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = answer.headers_mut();
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    if let Some(protocol) = protocol {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+/// The answer to a handshake that is let in.
+#[derive(Debug)]
+pub(crate) struct Switching {
+    accept: HeaderValue,
+    protocol: Option<HeaderValue>,
+    extensions: Option<HeaderValue>,
+}
+
+impl Switching {
+    fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let always = [
+            (UPGRADE, HeaderValue::from_static("websocket")),
+            (CONNECTION, HeaderValue::from_static("Upgrade")),
+            (SEC_WEBSOCKET_ACCEPT, self.accept.clone()),
+        ];
+        let protocol = self.protocol.clone().map(|protocol| (SEC_WEBSOCKET_PROTOCOL, protocol));
+        let extensions = self.extensions.clone().map(|extensions| (SEC_WEBSOCKET_EXTENSIONS, extensions));
+        always.into_iter().chain(protocol).chain(extensions)
     }
-    answer
+
+    fn answer(&self) -> Answer {
+        let mut answer = Response::new(Full::new(Bytes::new()));
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        answer.headers_mut().extend(self.headers());
+        answer
+    }
+
+    /// The same as bytes.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+        for (name, value) in self.headers() {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// Gives the bare socket, and bytes that came early, to the shard's loop.
@@ -104,20 +144,25 @@ fn hand_over(context: &ClientContext, upgraded: Upgraded, admission: Admission, 
     context.hub.registry().shards()[context.shard].push(Item::Order(Order::Adopt(Box::new(adopted))));
 }
 
+/// The socket, and what has been read of it: by hyper, and before hyper.
 fn bare_socket(upgraded: Upgraded) -> Option<(OwnedFd, Bytes)> {
-    match upgraded.downcast::<HttpStream<TcpStream>>() {
-        Ok(parts) => Some((bare_tcp(parts.io.into_inner().into_inner()).ok()?, parts.read_buf)),
+    let (socket, read, unread) = match upgraded.downcast::<HttpStream<TcpStream>>() {
+        Ok(parts) => {
+            let (unread, stream) = parts.io.into_inner().into_inner().into_parts();
+            (bare_tcp(stream).ok()?, parts.read_buf, unread)
+        }
         Err(upgraded) => {
             let parts = upgraded.downcast::<HttpStream<UnixStream>>().ok()?;
-            Some((bare_unix(parts.io.into_inner().into_inner()).ok()?, parts.read_buf))
+            let (unread, stream) = parts.io.into_inner().into_inner().into_parts();
+            (bare_unix(stream).ok()?, parts.read_buf, unread)
         }
-    }
+    };
+    let leftover = if unread.is_empty() { read } else { [read, unread].concat().into() };
+    Some((socket, leftover))
 }
 
-type Refusal = (Option<Handshake>, Problem);
-
 /// Checks the request itself; answers with the value of `Sec-WebSocket-Accept`.
-fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> {
+pub(crate) fn check_handshake<B>(request: &Request<B>) -> Result<HeaderValue, (Option<Handshake>, Problem)> {
     let headers = request.headers();
     let wants_upgrade = has_token(headers, UPGRADE, "websocket");
     let tries = headers.contains_key(UPGRADE)
@@ -126,9 +171,7 @@ fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> 
     if !tries {
         return Err((None, upgrade_required("this path speaks WebSocket: connect with a WebSocket client")));
     }
-    let malformed = |detail: &'static str| {
-        Err((Some(Handshake::Malformed), Problem::new(StatusCode::BAD_REQUEST, "bad_handshake", detail)))
-    };
+    let malformed = |detail: &'static str| Err(malformed(detail));
     if request.version() != Version::HTTP_11 {
         return malformed("a WebSocket handshake needs HTTP/1.1");
     }
@@ -138,7 +181,7 @@ fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> 
     if !has_token(headers, CONNECTION, "upgrade") {
         return malformed("the Connection header must name upgrade");
     }
-    if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
+    if headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0") {
         return malformed("a WebSocket handshake has no body");
     }
     match only(headers, SEC_WEBSOCKET_VERSION) {
@@ -161,6 +204,10 @@ fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> 
         return malformed("Sec-WebSocket-Protocol must be a list of tokens");
     }
     Ok(accept_value(key.as_bytes()))
+}
+
+fn malformed(detail: impl Into<Cow<'static, str>>) -> (Option<Handshake>, Problem) {
+    (Some(Handshake::Malformed), Problem::new(StatusCode::BAD_REQUEST, "bad_handshake", detail))
 }
 
 /// RFC 6455 section 4.2.2: SHA-1 of the key and a fixed text, in base64.

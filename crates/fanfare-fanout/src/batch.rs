@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::LaneId;
 use crate::outbox::{COPY_OUT_BYTES, Piece};
 use crate::receipt::{Delivery, Receipt};
-use crate::{LaneId, room::RoomId};
+use crate::room::{Census, RoomId};
 
 /// Most variants an [`Encode`] may have.
-pub const VARIANTS_MAX: usize = 8;
+pub const VARIANTS_MAX: usize = 16;
 
 /// How an event becomes frames. The seam to the dialects: called once per event, shard and variant present, never per
 /// subscriber.
@@ -19,8 +20,11 @@ pub trait Encode {
     /// Number of variants, at most [`VARIANTS_MAX`].
     const VARIANTS: u8;
 
+    /// What encoding needs besides the event and keeps from one event to the next. A shard has one.
+    type Tools: Default;
+
     /// Appends the event's wire-ready frames in `variant`; appends nothing where the variant has no word for it.
-    fn encode(&self, variant: u8, out: &mut Vec<u8>);
+    fn encode(&self, variant: u8, tools: &mut Self::Tools, out: &mut Vec<u8>);
 
     /// Payload bytes, as reserved at the intake.
     fn payload_bytes(&self) -> usize;
@@ -83,6 +87,7 @@ impl Buffer {
 /// The frames of one variant, and where each entry's frames end.
 #[derive(Debug, Default)]
 struct Frames {
+    variant: u8,
     buffer: Buffer,
     ends: Vec<u32>,
     shared_ends: Option<Arc<[u32]>>,
@@ -110,6 +115,9 @@ impl Frames {
     }
 }
 
+/// Beyond every place in [`Batch::frames`].
+const NOWHERE: u8 = u8::MAX;
+
 /// What a room said between two flushes.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -117,7 +125,11 @@ pub(crate) struct Batch {
     entries: Vec<Entry>,
     /// An entry is not for every member.
     leaves_out: bool,
-    frames: [Frames; VARIANTS_MAX],
+    /// Of the variants met so far; what follows those is memory for others.
+    frames: Vec<Frames>,
+    variants: u8,
+    /// Where among them those of a variant are; [`NOWHERE`] until it has members.
+    places: [u8; VARIANTS_MAX],
     /// Payload bytes, as reserved at the intake.
     payload_bytes: usize,
     /// Members that got every entry; and members evicted at the whole batch.
@@ -131,7 +143,9 @@ impl Batch {
             room,
             entries: Vec::new(),
             leaves_out: false,
-            frames: Default::default(),
+            frames: Vec::new(),
+            variants: 0,
+            places: [NOWHERE; VARIANTS_MAX],
             payload_bytes: 0,
             delivered: 0,
             evicted: 0,
@@ -142,7 +156,8 @@ impl Batch {
     pub(crate) fn recycle(mut self: Box<Self>) -> Box<Self> {
         self.entries.clear();
         self.leaves_out = false;
-        self.frames.iter_mut().for_each(Frames::clear);
+        self.used_mut().iter_mut().for_each(Frames::clear);
+        (self.variants, self.places) = (0, [NOWHERE; VARIANTS_MAX]);
         (self.payload_bytes, self.delivered, self.evicted) = (0, 0, 0);
         self
     }
@@ -159,23 +174,54 @@ impl Batch {
         self.frames.iter().map(|f| f.buffer.bytes.capacity()).sum()
     }
 
+    fn used(&self) -> &[Frames] {
+        &self.frames[..self.variants as usize]
+    }
+
+    fn used_mut(&mut self) -> &mut [Frames] {
+        &mut self.frames[..self.variants as usize]
+    }
+
+    /// The frames of `variant`; `None` where it had no members yet.
+    fn frames(&self, variant: u8) -> Option<&Frames> {
+        self.frames.get(self.places[variant as usize] as usize)
+    }
+
+    /// The same, with a place for those that had none.
+    fn frames_mut(&mut self, variant: u8) -> &mut Frames {
+        if self.places[variant as usize] == NOWHERE {
+            self.give_place(variant);
+        }
+        &mut self.frames[self.places[variant as usize] as usize]
+    }
+
+    #[cold]
+    fn give_place(&mut self, variant: u8) {
+        let place = self.variants;
+        if place as usize == self.frames.len() {
+            self.frames.push(Frames::default());
+        }
+        self.frames[place as usize].variant = variant;
+        self.places[variant as usize] = place;
+        self.variants += 1;
+    }
+
     /// Appends an event, encoded in each variant that has members.
     pub(crate) fn append<P: Encode>(
         &mut self,
         seq: u64,
         event: &P,
-        members: &[u32; VARIANTS_MAX],
+        members: &Census,
         except: Option<LaneId>,
         receipt: Option<Arc<Receipt>>,
+        tools: &mut P::Tools,
     ) {
-        for variant in 0..P::VARIANTS {
-            if members[variant as usize] == 0 {
-                continue;
-            }
-            let frames = &mut self.frames[variant as usize];
+        let entries = self.entries.len();
+        for variant in members.variants() {
+            let frames = self.frames_mut(variant);
             // Entries from before this variant had members have no frames in it.
-            frames.ends.resize(self.entries.len(), frames.buffer.bytes.len() as u32);
-            event.encode(variant, &mut frames.buffer.bytes);
+            frames.ends.resize(entries, frames.buffer.bytes.len() as u32);
+            event.encode(variant, tools, &mut frames.buffer.bytes);
             frames.ends.push(frames.buffer.bytes.len() as u32);
         }
         self.payload_bytes += event.payload_bytes();
@@ -188,16 +234,17 @@ impl Batch {
     /// member that left before the flush could not take its part at once).
     pub(crate) fn is_full(&self, bytes_max: usize, messages_max: usize) -> bool {
         self.entries.len() >= messages_max
-            || self.frames.iter().any(|f| f.shared_ends.is_some() || f.buffer.bytes.len() >= bytes_max)
+            || self.used().iter().any(|f| f.shared_ends.is_some() || f.buffer.bytes.len() >= bytes_max)
     }
 
     /// No more events follow: variants that merge messages do it now.
-    pub(crate) fn seal<P: Encode>(&mut self, members: &[u32; VARIANTS_MAX]) {
-        for variant in 0..P::VARIANTS {
-            let frames = &mut self.frames[variant as usize];
-            if members[variant as usize] > 0 && self.entries.len() > 1 {
-                frames.joined = P::join(variant, frames.buffer.as_slice()).map(|bytes| Buffer { bytes, shared: None });
-            }
+    pub(crate) fn seal<P: Encode>(&mut self) {
+        if self.entries.len() < 2 {
+            return;
+        }
+        for frames in self.used_mut() {
+            let joined = P::join(frames.variant, frames.buffer.as_slice());
+            frames.joined = joined.map(|bytes| Buffer { bytes, shared: None });
         }
     }
 
@@ -213,14 +260,13 @@ impl Batch {
 
     /// Everything, as a member of `variant` gets it.
     pub(crate) fn whole(&self, variant: u8) -> &[u8] {
-        let frames = &self.frames[variant as usize];
-        frames.joined.as_ref().map_or_else(|| frames.buffer.as_slice(), Buffer::as_slice)
+        self.frames(variant).map_or(&[], |frames| frames.joined.as_ref().unwrap_or(&frames.buffer).as_slice())
     }
 
     /// The same, to be kept in an outbox.
     pub(crate) fn whole_piece(&mut self, variant: u8) -> Piece {
         let messages = self.entries.len();
-        let frames = &mut self.frames[variant as usize];
+        let frames = self.frames_mut(variant);
         if let Some(joined) = &mut frames.joined {
             return Piece::one(joined.share(), messages);
         }
@@ -229,14 +275,14 @@ impl Batch {
 
     /// Entries `from..to`.
     pub(crate) fn slice(&self, variant: u8, from: usize, to: usize) -> &[u8] {
-        let frames = &self.frames[variant as usize];
+        let Some(frames) = self.frames(variant) else { return &[] };
         let (start, end) = frames.range(from, to);
         &frames.buffer.as_slice()[start..end]
     }
 
     /// Entries `from..to`, to be kept in an outbox.
     pub(crate) fn piece(&mut self, variant: u8, from: usize, to: usize) -> Piece {
-        let frames = &mut self.frames[variant as usize];
+        let frames = self.frames_mut(variant);
         let (start, end) = frames.range(from, to);
         let ends = frames.shared_ends.get_or_insert_with(|| frames.ends.as_slice().into()).clone();
         let whole = frames.buffer.as_slice().len();

@@ -43,6 +43,41 @@ pub(crate) struct Member {
     pub(crate) special: bool,
 }
 
+/// Members of each variant.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    members: [u32; VARIANTS_MAX],
+    /// A bit for each variant that has any: mostly one of many.
+    present: u16,
+}
+
+const _: () = assert!(VARIANTS_MAX <= u16::BITS as usize, "a bit each");
+
+impl Census {
+    /// The variants that have members.
+    pub(crate) fn variants(&self) -> impl Iterator<Item = u8> + use<> {
+        let mut present = self.present;
+        std::iter::from_fn(move || {
+            let variant = present.trailing_zeros() as u8;
+            present &= present.checked_sub(1)?;
+            Some(variant)
+        })
+    }
+
+    pub(crate) fn add(&mut self, variant: u8) {
+        self.members[variant as usize] += 1;
+        self.present |= 1 << variant;
+    }
+
+    fn remove(&mut self, variant: u8) {
+        let members = &mut self.members[variant as usize];
+        *members -= 1;
+        if *members == 0 {
+            self.present &= !(1 << variant);
+        }
+    }
+}
+
 /// How far the flush of the front batch has got. Members `0..next` have been offered it, `next..end` will be, and those from `end` on came
 /// after the flush began.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +91,7 @@ pub(crate) struct Cursor {
 pub(crate) struct LocalRoom {
     pub(crate) id: RoomId,
     pub(crate) members: Vec<Member>,
-    /// Members of each variant.
-    pub(crate) counts: [u32; VARIANTS_MAX],
+    pub(crate) census: Census,
     /// Oldest first. While `cursor` is set the front one is sealed and on its way.
     pub(crate) batches: VecDeque<Box<Batch>>,
     pub(crate) cursor: Option<Cursor>,
@@ -78,7 +112,7 @@ impl LocalRoom {
         Self {
             id,
             members: Vec::new(),
-            counts: [0; VARIANTS_MAX],
+            census: Census::default(),
             batches: VecDeque::new(),
             cursor: None,
             late: Vec::new(),
@@ -110,7 +144,7 @@ impl LocalRoom {
     pub(crate) fn remove(&mut self, position: usize, mut moved: impl FnMut(u32, u32)) {
         let mut hole = position;
         let member = self.members[position];
-        self.counts[member.variant as usize] -= 1;
+        self.census.remove(member.variant);
         let mut fill = |members: &mut Vec<Member>, hole: &mut usize, from: usize| {
             if *hole != from {
                 members[*hole] = members[from];

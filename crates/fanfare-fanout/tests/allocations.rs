@@ -12,8 +12,9 @@ struct Said([u8; 128]);
 
 impl Encode for Said {
     const VARIANTS: u8 = 4;
+    type Tools = ();
 
-    fn encode(&self, variant: u8, out: &mut Vec<u8>) {
+    fn encode(&self, variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
         out.push(variant);
         out.extend_from_slice(&self.0);
     }

@@ -11,7 +11,8 @@ struct Letter(u8);
 
 impl Encode for Letter {
     const VARIANTS: u8 = 1;
-    fn encode(&self, _variant: u8, out: &mut Vec<u8>) {
+    type Tools = ();
+    fn encode(&self, _variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
         out.push(self.0);
     }
     fn payload_bytes(&self) -> usize {

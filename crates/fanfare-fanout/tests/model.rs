@@ -63,8 +63,9 @@ impl Said {
 
 impl Encode for Said {
     const VARIANTS: u8 = 4;
+    type Tools = ();
 
-    fn encode(&self, variant: u8, out: &mut Vec<u8>) {
+    fn encode(&self, variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
         if variant == SPARSE && self.is_rare {
             return;
         }
@@ -407,7 +408,7 @@ impl World {
                 continue;
             }
             let mut frame = Vec::new();
-            said.encode(client.variant, &mut frame);
+            said.encode(client.variant, &mut (), &mut frame);
             let counts = match client.life {
                 Life::Open => None,
                 Life::Evicted => Some(((0, 0), (1, 1))),

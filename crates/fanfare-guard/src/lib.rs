@@ -7,6 +7,7 @@
 //! - [`Namespaces`] finds the [`NamespacePolicy`] of a room; asked about an [`Identity`], it gives a [`Verdict`].
 //! - [`TokenKeys`] says whether a token holds and what it grants, and mints tokens.
 //! - [`Bucket`] says whether a connection is within its rate.
+//! - [`Moderation`] looks at what a message says and gives a [`Ruling`].
 //!
 //! What it deliberately does not know: connections, rooms that exist, and how a refusal is told to a client.
 
@@ -14,8 +15,10 @@ mod origin;
 mod policy;
 mod rate;
 mod token;
+pub mod words;
 
 pub use origin::{OriginError, OriginPolicy};
 pub use policy::{Identity, NamespacePolicy, Namespaces, Right, UnknownRight, Verdict};
 pub use rate::Bucket;
 pub use token::{Claims, Grant, KeyError, RoomRight, TOKEN_BYTES_MAX, TokenError, TokenKeys};
+pub use words::{Cause, Filter, Finding, Moderation, Ruling};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fanfare_protocol::{RoomName, UserName};
 
-use crate::{Grant, RoomRight};
+use crate::{Filter, Grant, RoomRight};
 
 /// An answer of the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,12 +81,20 @@ pub struct NamespacePolicy {
     pub join_leave: bool,
     /// Publications kept per room; 0: none, and no offsets.
     pub history_size: u32,
+    /// Bytes of them per room.
+    pub history_bytes_max: usize,
+    /// How long each is kept, milliseconds; 0: as long as there is room.
+    pub history_ms: u64,
+    /// Who comes in is told the last publication.
+    pub last_value: bool,
     /// The gateway publishes the time into every occupied room this often, milliseconds; 0: never.
     pub ticker_ms: u64,
     /// Longest a publication may wait for others to be sent with it, milliseconds; 0: none waits.
     pub coalesce_ms: u64,
     /// Clients may close a room for all.
     pub client_close: bool,
+    /// What is done about messages that moderation finds fault with, whoever publishes them.
+    pub filter: Filter,
 }
 
 impl NamespacePolicy {

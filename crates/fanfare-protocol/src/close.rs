@@ -22,6 +22,8 @@ pub enum CloseReason {
     BinaryNotAllowed,
     /// Text that is not UTF-8.
     BadUtf8,
+    /// A compressed message that cannot be inflated.
+    BadDeflate,
     /// Ten bad messages in a row.
     BadMessages,
     /// A message in more fragments than allowed.
@@ -66,13 +68,15 @@ pub enum CloseReason {
     },
     /// More messages than the rate allows.
     TooFast,
+    /// A message that moderation refused, in a dialect that has no word for that.
+    Rejected,
     /// A fault of ours.
     Internal,
 }
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 21] = [
+    pub const LABELS: [&'static str; 23] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -94,6 +98,8 @@ impl CloseReason {
         "internal",
         "token_refused",
         "token_expired",
+        "bad_deflate",
+        "rejected",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -121,6 +127,8 @@ impl CloseReason {
             Self::Internal => 18,
             Self::TokenRefused(_) => 19,
             Self::TokenExpired => 20,
+            Self::BadDeflate => 21,
+            Self::Rejected => 22,
         }
     }
 
@@ -137,8 +145,8 @@ impl CloseReason {
             Self::ClientClosed | Self::ConnectionLost | Self::Left => 1000,
             Self::ProtocolError(_) => 1002,
             Self::BinaryNotAllowed => 1003,
-            Self::BadUtf8 => 1007,
-            Self::BadMessages | Self::TooManyFragments => 1008,
+            Self::BadUtf8 | Self::BadDeflate => 1007,
+            Self::BadMessages | Self::TooManyFragments | Self::Rejected => 1008,
             Self::MessageTooBig { .. } => 1009,
             Self::Internal => 1011,
             Self::Drain => 1012,
@@ -165,6 +173,7 @@ impl CloseReason {
                 | Self::BadMessages
                 | Self::NotAllowed
                 | Self::TokenExpired
+                | Self::Rejected
         )
     }
 
@@ -177,6 +186,7 @@ impl CloseReason {
             Self::ProtocolError(what) => what.into(),
             Self::BinaryNotAllowed => "binary messages are not allowed here".into(),
             Self::BadUtf8 => "text is not UTF-8".into(),
+            Self::BadDeflate => "compressed message cannot be inflated".into(),
             Self::BadMessages => "too many bad messages in a row".into(),
             Self::TooManyFragments => "message in too many fragments".into(),
             Self::MessageTooBig { max } => format!("message over {max} bytes").into(),
@@ -193,6 +203,7 @@ impl CloseReason {
                 format!("write blocked: queued {bytes} bytes, {messages} messages").into()
             }
             Self::TooFast => "messages too fast, slow down".into(),
+            Self::Rejected => "message refused by moderation".into(),
             Self::Internal => "internal error".into(),
         }
     }
@@ -226,6 +237,8 @@ mod tests {
             CloseReason::Internal,
             CloseReason::TokenRefused("this node checks no tokens: it has no auth.keys"),
             CloseReason::TokenExpired,
+            CloseReason::BadDeflate,
+            CloseReason::Rejected,
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

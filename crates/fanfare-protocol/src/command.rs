@@ -40,6 +40,8 @@ pub enum ErrorCode {
     Overloaded,
     /// Known, but not switched on in this room or on this node.
     NotAvailable,
+    /// Moderation refused the message.
+    Rejected,
 }
 
 impl ErrorCode {
@@ -55,9 +57,16 @@ impl ErrorCode {
             Self::LimitReached => "limit_reached",
             Self::Overloaded => "overloaded",
             Self::NotAvailable => "not_available",
+            Self::Rejected => "rejected",
         }
     }
 }
+
+/// Messages in a page of history, unless less are asked for.
+pub const HISTORY_LIMIT_DEFAULT: usize = 100;
+
+/// Messages in a page of history at most.
+pub const HISTORY_LIMIT_MAX: usize = 1_000;
 
 /// What the shell should do about one message. Borrowed parts live in the read buffer.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +102,17 @@ pub enum Action<'a> {
     Presence {
         /// The room.
         room: Target,
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// Read a room's history.
+    History {
+        /// The room.
+        room: Target,
+        /// After this position; `None`: the latest.
+        since: Option<Position>,
+        /// Messages at most, 1 to [`HISTORY_LIMIT_MAX`].
+        limit: usize,
         /// The command's id.
         id: ReplyId<'a>,
     },

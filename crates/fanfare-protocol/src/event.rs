@@ -37,7 +37,9 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "a position is written EPOCH:OFFSET, as `subscribed` gave it";
         let (epoch, offset) = text.split_once(':').ok_or(EXPECTED)?;
-        if epoch.len() != 16 || !offset.bytes().all(|b| b.is_ascii_digit()) {
+        // The standard parsers would take a sign, too.
+        let is_hex = epoch.len() == 16 && epoch.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_hex || !offset.bytes().all(|b| b.is_ascii_digit()) {
             return Err(EXPECTED);
         }
         let epoch = u64::from_str_radix(epoch, 16).map_err(|_| EXPECTED)?;
@@ -55,6 +57,27 @@ pub struct Published {
     pub user: Option<UserName>,
     /// The user's bytes.
     pub payload: Payload,
+}
+
+/// A publication as it is told afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Past {
+    /// The publication, with its number.
+    pub published: Published,
+    /// When it was accepted: milliseconds since 1970, UTC.
+    pub at_ms: u64,
+}
+
+/// A page of a room's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// In the room's order, without a hole.
+    pub messages: Vec<Past>,
+    /// Where the room's stream stands.
+    pub position: Position,
+    /// False when something between the position asked from and the first message is not kept any more, or never was here;
+    /// `None` where no position was asked from.
+    pub recovered: Option<bool>,
 }
 
 /// What a whole room is told. It travels in the room's one order, whoever it comes from.
@@ -125,6 +148,11 @@ pub enum Event<'a> {
         /// The command's id.
         id: ReplyId<'a>,
     },
+    /// In the place of a receipt: the message waits for a moderator.
+    Held {
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
     /// Reply to `presence`.
     Presence {
         /// The room.
@@ -135,6 +163,24 @@ pub enum Event<'a> {
         members: &'a [UserName],
         /// The command's id.
         id: ReplyId<'a>,
+    },
+    /// Reply to `history`.
+    History {
+        /// The room.
+        room: &'a RoomName,
+        /// What was read.
+        page: &'a HistoryPage,
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// Publications of a room that this client was not given. Comes before the room's next message.
+    Gap {
+        /// The room.
+        room: &'a RoomName,
+        /// Number of the first.
+        from: u64,
+        /// Number of the last.
+        to: u64,
     },
     /// Reply to `ping`.
     Pong {
@@ -179,6 +225,9 @@ mod tests {
             "00abcdef01234567:",
             "00abcdef01234567:-1",
             "00abcdef01234567:99999999999999999999",
+            "+0abcdef01234567:42",
+            "-0abcdef01234567:42",
+            "00abcdef01234567:+42",
         ] {
             assert!(bad.parse::<Position>().is_err(), "{bad}");
         }

@@ -22,9 +22,9 @@ mod session;
 pub mod wire;
 
 pub use close::{CloseCode, CloseReason};
-pub use command::{Action, ErrorCode, ReplyId, Target};
-pub use dialect::{Dialect, VARIANTS, Variant};
-pub use event::{Event, Position, Published, RoomEvent};
+pub use command::{Action, ErrorCode, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, ReplyId, Target};
+pub use dialect::{Dialect, VARIANTS, Variant, WIRE_FORMS, WireForm};
+pub use event::{Event, HistoryPage, Past, Position, Published, RoomEvent};
 pub use limits::{HeartbeatLimits, MessageLimits};
 pub use name::{NameError, RoomName, UserName};
 pub use payload::{Payload, PayloadRef};

@@ -41,6 +41,21 @@ pub enum PayloadRef<'a> {
 }
 
 impl PayloadRef<'_> {
+    /// Length of the user's bytes.
+    #[must_use]
+    pub fn len(self) -> usize {
+        match self {
+            Self::Json(text) | Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// True when there are no bytes.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
     /// Takes a copy that can be shared: the one copy a publication costs.
     #[must_use]
     pub fn to_payload(self) -> Payload {

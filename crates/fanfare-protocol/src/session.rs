@@ -2,7 +2,7 @@
 
 mod command;
 
-use crate::wire::Message;
+use crate::wire::{Agreement, Message};
 use crate::{Action, CloseReason, Dialect, ErrorCode, MessageLimits, PayloadRef, ReplyId, RoomName, Target};
 
 /// Which path the client came in by, and so what it may say.
@@ -23,6 +23,7 @@ pub enum Mode {
 pub struct Session {
     mode: Mode,
     dialect: Dialect,
+    deflate: Option<Agreement>,
     bad_in_a_row: u8,
 }
 
@@ -30,7 +31,13 @@ impl Session {
     /// A conversation that has not begun.
     #[must_use]
     pub fn new(mode: Mode, dialect: Dialect) -> Self {
-        Self { mode, dialect, bad_in_a_row: 0 }
+        Self { mode, dialect, deflate: None, bad_in_a_row: 0 }
+    }
+
+    /// The same, with what the handshake agreed about compression.
+    #[must_use]
+    pub fn with_deflate(self, deflate: Option<Agreement>) -> Self {
+        Self { deflate, ..self }
     }
 
     /// Which path the client came in by.
@@ -43,6 +50,12 @@ impl Session {
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// What was agreed about compression; `None`: neither side compresses.
+    #[must_use]
+    pub fn deflate(&self) -> Option<Agreement> {
+        self.deflate
     }
 
     /// Decides what one data message asks for.

@@ -4,19 +4,27 @@
 //! number there and one reference to it goes to the [`Intake`](fanfare_fanout::Intake) of every shard that has members, so all shards, all
 //! subscribers and all offsets agree. What a shard does with it is `fanfare-fanout`'s affair.
 //!
-//! A room is occupied, vacant or reaped. Joining a reaped room fails, and the registry makes a new one with a new epoch; so no member can
+//! A room may keep the latest of what was said, bounded by count, bytes and age. Who comes back takes what it missed and its place in one
+//! step under that lock, so what follows begins exactly where it ends.
+//!
+//! A room is occupied, vacant or reaped; it is reaped when it is vacant and keeps nothing any more. Joining a reaped room fails, and the registry makes a new one with a new epoch; so no member can
 //! enter a room that is being taken away.
 //!
 //! What this crate deliberately does not know: sockets, dialects, rights, time of day, tasks.
 
 mod directory;
+mod history;
 mod item;
+mod keeping;
+#[cfg(all(test, loom))]
+mod loom_history_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod registry;
 mod room;
 mod sync;
 
+pub use history::{HistoryLimits, KEPT_OVERHEAD_BYTES, Kept, Missed, Page, PageQuery, Portion};
 pub use item::{Item, Said};
 pub use registry::{Draft, JoinError, Joined, PublishError, Receipted, Registry, RegistryLimits, RegistryStats};
 pub use room::{Room, RoomInfo, RoomOptions};

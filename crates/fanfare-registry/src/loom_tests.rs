@@ -2,22 +2,26 @@
 //!
 //! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test --release -p fanfare-registry loom_`
 
+use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_fanout::{Intake, IntakeLimits, RoomId};
-use fanfare_protocol::{Payload, RoomEvent, RoomName};
+use fanfare_fanout::{
+    Budget, Delivery, FlushQuota, Intake, IntakeLimits, LaneEvent, LaneId, OutboxLimits, Outcome, Receipt, RoomId,
+    Shard, ShardStats, Sink,
+};
+use fanfare_protocol::{Payload, RoomEvent, RoomName, Variant};
 use loom::thread;
 
-use crate::{Draft, Item, Joined, Receipted, Registry, RegistryLimits, Room, RoomOptions};
+use crate::{Draft, Item, Joined, Receipted, Registry, RegistryLimits, Room, RoomOptions, Said};
 
 type TestRegistry = Registry<()>;
 
 fn registry(shards: usize) -> Arc<TestRegistry> {
     let intakes = (0..shards).map(|_| Arc::new(Intake::new(IntakeLimits::default(), || {}))).collect();
-    Arc::new(Registry::new(intakes, RegistryLimits { rooms_max: 3 }, 1))
+    Arc::new(Registry::new(intakes, RegistryLimits { rooms_max: 3, ..RegistryLimits::default() }, 1))
 }
 
 fn name() -> RoomName {
@@ -247,6 +251,160 @@ fn loom_every_shard_sees_one_order() {
         assert!(seen.iter().map(|(.., text)| text).eq(expected.iter()), "the order is that of the offsets");
         assert_eq!(a.position.offset + b.position.offset, 3, "dense from 1");
         assert!(seen[0].1 < seen[1].1 && seen[0].1 > members[1].seq);
+    });
+}
+
+/// The sockets of a shard with one connection: it takes everything, or nothing.
+struct OneWire {
+    takes: bool,
+    received: Vec<u8>,
+}
+
+impl Sink for OneWire {
+    fn send(&mut self, _: u32, bytes: &[u8]) -> Outcome {
+        if !self.takes {
+            return Outcome::Taken(0);
+        }
+        self.received.extend_from_slice(bytes);
+        Outcome::Taken(bytes.len())
+    }
+
+    fn send_vectored(&mut self, lane: u32, slices: &[IoSlice<'_>]) -> Outcome {
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        self.send(lane, &bytes)
+    }
+}
+
+/// A shard's loop with one connection, which is a member of the room or will be.
+struct Loop {
+    registry: Arc<TestRegistry>,
+    at: usize,
+    shard: Shard<Said>,
+    wire: OneWire,
+    lane: LaneId,
+    member: Option<Joined>,
+}
+
+impl Loop {
+    fn new(registry: &Arc<TestRegistry>, at: usize, takes: bool) -> Self {
+        // An outbox too small for anything: who does not take a message at once is evicted.
+        let limits = OutboxLimits { outbox_bytes_max: 4, outbox_messages_max: 4 };
+        let (budget, stats) = (Arc::new(Budget::new(100)), Arc::new(ShardStats::default()));
+        let mut shard = Shard::new(limits, 100, budget, stats);
+        let lane = shard.open(Variant::Text as u8);
+        let wire = OneWire { takes, received: Vec::new() };
+        Self { registry: registry.clone(), at, shard, wire, lane, member: None }
+    }
+
+    fn join(&mut self) {
+        let joined = join(&self.registry, self.at);
+        assert!(self.shard.join(self.lane, joined.room.id(), joined.seq));
+        self.member = Some(joined);
+    }
+
+    /// Takes what is there, offers it, and has the connection leave if it was evicted. Returns whether it was.
+    fn turn(&mut self) -> bool {
+        while let Some(item) = self.registry.shards()[self.at].pop() {
+            match item {
+                Item::Event { room, seq, event, except, receipt } => {
+                    self.shard.accept(room, seq, &event, except, receipt);
+                }
+                Item::Order(()) => self.join(),
+                Item::CloseRoom(_) => panic!("nobody closes the room here"),
+            }
+        }
+        self.shard.flush(&mut self.wire, FlushQuota::default());
+        let released = self.shard.take_released();
+        self.registry.shards()[self.at].release(released.items, released.bytes);
+        let mut events = Vec::new();
+        self.shard.take_events(&mut events);
+        let is_evicted = events.iter().any(|event| matches!(event, LaneEvent::Evicted(..)));
+        if is_evicted {
+            self.leave();
+        }
+        is_evicted
+    }
+
+    fn leave(&mut self) {
+        if let Some(Joined { room, .. }) = self.member.take() {
+            assert!(self.shard.leave_unsent(self.lane, room.id()));
+            leave(&self.registry, &room, self.at);
+        }
+    }
+}
+
+/// Publishes with a receipt that counts how often it is told, delivered and evicted.
+fn publish_with_receipt(registry: &TestRegistry, told: &Arc<[AtomicUsize; 3]>) {
+    let told = told.clone();
+    let receipt = Arc::new(Receipt::new(move |delivery: Delivery| {
+        for (total, more) in told.iter().zip([1, delivery.delivered, delivery.evicted]) {
+            total.fetch_add(more as usize, Ordering::Relaxed);
+        }
+    }));
+    let payload = Payload::Text(Bytes::from_static(b"hello"));
+    let draft = Draft { user: None, payload, except: None, receipt: Some(receipt) };
+    let accepted = registry.publish(&name(), RoomOptions::default(), draft, Duration::ZERO);
+    assert!(accepted.is_ok(), "nothing is over its bound");
+}
+
+/// Two shards count one publication; one of them evicts its member for it, who leaves the room while the other shard works and the
+/// reaper looks.
+#[test]
+fn loom_an_eviction_is_counted_once_and_vacates_the_room_once() {
+    loom::model(|| {
+        let registry = registry(2);
+        let mut fast = Loop::new(&registry, 0, true);
+        let mut slow = Loop::new(&registry, 1, false);
+        fast.join();
+        slow.join();
+        let told: Arc<[AtomicUsize; 3]> = Arc::default();
+        let (other, tally) = (registry.clone(), told.clone());
+        let publisher = thread::spawn(move || publish_with_receipt(&other, &tally));
+        let slow = thread::spawn(move || {
+            let is_evicted = slow.turn();
+            (slow, is_evicted)
+        });
+        assert!(!fast.turn(), "who takes everything is not evicted");
+        publisher.join().expect("the publisher");
+        let (mut slow, was_evicted) = slow.join().expect("the slow shard");
+        assert!(!fast.turn());
+        assert!(slow.turn() != was_evicted, "evicted once, whenever the publication came");
+        let told = [0, 1, 2].map(|n| told[n].load(Ordering::Relaxed));
+        assert_eq!(told, [1, 1, 1], "told once: one delivered, one evicted");
+        assert_eq!(fast.wire.received, b"\x81\x05hello");
+        assert!(slow.wire.received.is_empty());
+        assert_eq!(registry.stats().subscriptions.load(Ordering::Relaxed), 1);
+        assert_eq!(registry.reap(), 0, "somebody is in it");
+        fast.leave();
+        check_nothing_stays(&registry);
+    });
+}
+
+/// A connection is handed to a shard through its intake, as a handshake does, and joins a room in which others publish and that the reaper
+/// looks at: it gets what was said after it joined, once, and the room is not lost.
+#[test]
+fn loom_a_connection_that_is_handed_over_gets_what_follows() {
+    loom::model(|| {
+        let registry = with_vacant_room(1);
+        let (other, third) = (registry.clone(), registry.clone());
+        let handshake = thread::spawn(move || {
+            other.shards()[0].push(Item::Order(()));
+            other.reap();
+        });
+        let publisher = thread::spawn(move || publish(&third, "hello").position);
+        let mut shard = Loop::new(&registry, 0, true);
+        shard.turn();
+        handshake.join().expect("the handshake");
+        let said = publisher.join().expect("the publisher");
+        shard.turn();
+        let joined = shard.member.as_ref().expect("it was adopted").position;
+        let is_after = said.epoch == joined.epoch && said.offset > joined.offset;
+        publish_with_receipt(&registry, &Arc::default());
+        shard.turn();
+        let expected = b"\x81\x05hello".repeat(1 + usize::from(is_after));
+        assert_eq!(shard.wire.received, expected, "what followed, once each");
+        shard.leave();
+        check_nothing_stays(&registry);
     });
 }
 

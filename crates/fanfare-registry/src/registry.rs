@@ -1,5 +1,7 @@
 //! The registry: the doors through which connections and the API reach rooms.
 
+mod recovery;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,7 +12,9 @@ use fanfare_protocol::{Payload, Position, Published, RoomEvent, RoomName, UserNa
 use smallvec::SmallVec;
 
 use crate::directory::Directory;
+use crate::history::{Missed, Portion};
 use crate::item::{Item, Said};
+use crate::keeping::Keeping;
 use crate::room::{Life, Room, RoomInfo, RoomOptions, State};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -20,8 +24,20 @@ const VACATED_MAX: usize = 65_536;
 /// Bounds of the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegistryLimits {
-    /// Rooms at the same time. Beyond: joining and publishing to a new room are refused.
+    /// Rooms at the same time. Beyond, the vacant room with a history that nobody has used for longest makes place; where there is
+    /// none, joining and publishing to a new room are refused.
     pub rooms_max: usize,
+    /// Bytes of all histories together. Beyond, vacant rooms make place in the same way, then a room's own oldest messages.
+    pub history_bytes_max: usize,
+    /// How much of what somebody missed is read in one go.
+    pub replay: Portion,
+}
+
+impl Default for RegistryLimits {
+    fn default() -> Self {
+        let replay = Portion { messages_max: 256, bytes_max: 64 * 1024 };
+        Self { rooms_max: 1_000_000, history_bytes_max: usize::MAX, replay }
+    }
 }
 
 /// Totals, readable from any thread.
@@ -37,6 +53,14 @@ pub struct RegistryStats {
     pub overloaded: AtomicU64,
     /// Rooms reaped.
     pub reaped: AtomicU64,
+    /// Of these, rooms that had a history and made place for others.
+    pub evicted: AtomicU64,
+    /// Publications that were not kept, or not for as long as their room would have, because of the bound on all histories.
+    pub cut: AtomicU64,
+    /// Members that came back and were given all they had missed.
+    pub recovered: AtomicU64,
+    /// Members that came back and had missed what was not kept any more.
+    pub unrecovered: AtomicU64,
 }
 
 /// A place in a room.
@@ -48,6 +72,10 @@ pub struct Joined {
     pub seq: u64,
     /// Where the stream stood then.
     pub position: Position,
+    /// Nothing was missed, or all of it is in `missed` and what follows that.
+    pub recovered: bool,
+    /// The first of what was missed. While its `seq` is none, [`Registry::missed`] has more, and live events must wait.
+    pub missed: Missed,
 }
 
 /// Why a place in a room was refused.
@@ -102,6 +130,8 @@ pub struct Registry<O> {
     epoch_seed: u64,
     /// Rooms that became vacant since the last sweep, each once.
     vacated: Mutex<Vec<Arc<Room>>>,
+    /// Rooms with a history.
+    keeping: Keeping,
 }
 
 impl<O> Registry<O> {
@@ -115,7 +145,14 @@ impl<O> Registry<O> {
             ids: AtomicU64::new(1),
             epoch_seed,
             vacated: Mutex::new(Vec::new()),
+            keeping: Keeping::new(limits.history_bytes_max),
         }
+    }
+
+    /// Bytes of all histories together, and how many there may be.
+    #[must_use]
+    pub fn history_bytes(&self) -> (usize, usize) {
+        (self.keeping.budget.used(), self.keeping.budget.bytes_max())
     }
 
     /// Totals.
@@ -176,6 +213,23 @@ impl<O> Registry<O> {
         user: Option<&UserName>,
         now: Duration,
     ) -> Result<Joined, JoinError> {
+        self.rejoin(name, options, shard, user, None, now)
+    }
+
+    /// The same for somebody who was here before: what was said `since` then comes with the place, and between both nothing can be
+    /// said.
+    ///
+    /// # Errors
+    /// [`JoinError`] when the room would be one too many.
+    pub fn rejoin(
+        &self,
+        name: &RoomName,
+        options: RoomOptions,
+        shard: usize,
+        user: Option<&UserName>,
+        since: Option<Position>,
+        now: Duration,
+    ) -> Result<Joined, JoinError> {
         loop {
             let room = self.room(name, options, now).ok_or(JoinError::RoomsMax)?;
             let mut state = room.lock();
@@ -193,10 +247,19 @@ impl<O> Registry<O> {
             }
             let options = room.options();
             state.enter(shard, user, options.presence || options.join_leave);
-            let joined = Joined { seq: state.seq, position: room.position(&state), room: room.clone() };
+            state.history.expire(now, &options.history, &self.keeping.budget);
+            self.keeping.settle(&room, &mut state);
+            let position = room.position(&state);
+            let (recovered, missed) = self.recover(&room, &state, since);
+            let joined = Joined { seq: state.seq, position, room: room.clone(), recovered, missed };
             drop(state);
             self.wake(&woken);
             self.stats.subscriptions.fetch_add(1, Ordering::Relaxed);
+            // An epoch of zero is no room's: it asks where the stream stands, and nothing was missed.
+            if since.is_some_and(|since| since.epoch != 0) {
+                let counter = if recovered { &self.stats.recovered } else { &self.stats.unrecovered };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
             return Ok(joined);
         }
     }
@@ -210,7 +273,8 @@ impl<O> Registry<O> {
             let event = RoomEvent::Left(room.name().clone(), user.cloned());
             woken = self.say(room, &mut state, event);
         }
-        let is_vacated = state.life == Life::Vacant && !std::mem::replace(&mut state.is_listed_vacant, true);
+        self.keeping.settle(room, &mut state);
+        let is_vacated = is_newly_vacant(&mut state);
         drop(state);
         self.wake(&woken);
         self.stats.subscriptions.fetch_sub(1, Ordering::Relaxed);
@@ -230,6 +294,9 @@ impl<O> Registry<O> {
         draft: Draft,
         now: Duration,
     ) -> Result<Receipted, PublishError> {
+        if options.history.is_on() {
+            self.make_place(name, draft.payload.len());
+        }
         loop {
             let room = self.room(name, options, now).ok_or(PublishError::RoomsMax)?;
             let state = room.lock();
@@ -260,12 +327,16 @@ impl<O> Registry<O> {
         }
         state.offset += 1;
         let offset = room.options().offsets.then_some(state.offset);
-        let event = RoomEvent::Message(room.name().clone(), Published { offset, user, payload });
-        let said = Said { event, at: Some(now) };
+        let published = Published { offset, user, payload };
+        if room.options().history.is_on() {
+            self.keep(room, &mut state, &published, except, now);
+        }
+        let event = RoomEvent::Message(room.name().clone(), published);
+        let said = Said::new(event, Some(now));
         self.push(room.id(), &mut state, &targets, said, except, receipt.as_ref());
         let position = room.position(&state);
         // A room made by publishing is vacant from the start: the next sweep must look at it.
-        let is_vacated = state.life == Life::Vacant && !std::mem::replace(&mut state.is_listed_vacant, true);
+        let is_vacated = is_newly_vacant(&mut state);
         drop(state);
         self.wake(&targets);
         self.stats.published.fetch_add(1, Ordering::Relaxed);
@@ -285,7 +356,7 @@ impl<O> Registry<O> {
         if state.life == Life::Reaped {
             return false;
         }
-        state.life = Life::Reaped;
+        room.end(&mut state, &self.keeping);
         let woken = self.say(&room, &mut state, RoomEvent::RoomClosed(room.name().clone()));
         for &shard in &woken {
             self.shards[shard].push_quietly(Item::CloseRoom(room.id()));
@@ -307,19 +378,33 @@ impl<O> Registry<O> {
         }
     }
 
-    /// Removes the rooms that are vacant. Returns how many.
+    /// Removes the rooms that are vacant and know nothing of what was said. Returns how many.
     pub fn reap(&self) -> usize {
         let listed = std::mem::take(&mut *self.vacated.lock());
-        let reaped = listed.iter().filter(|room| self.remove(room, Room::try_reap)).count();
+        let reaped = listed.iter().filter(|room| self.remove(room, |_| room.try_reap(&self.keeping))).count();
+        self.count_reaped(reaped);
+        reaped
+    }
+
+    fn count_reaped(&self, reaped: usize) {
         self.stats.reaped.fetch_add(reaped as u64, Ordering::Relaxed);
         // A burst of rooms should not leave its table behind.
         if reaped > 1_000 && reaped > self.stats.rooms.load(Ordering::Relaxed) {
             self.rooms.shrink();
         }
-        reaped
     }
 
+    /// The room of this name, made if there is none. `None` at the bound on rooms, when no other can make place.
     fn room(&self, name: &RoomName, options: RoomOptions, now: Duration) -> Option<Arc<Room>> {
+        loop {
+            let room = self.try_room(name, options, now);
+            if room.is_some() || !self.evict_idle(name) {
+                return room;
+            }
+        }
+    }
+
+    fn try_room(&self, name: &RoomName, options: RoomOptions, now: Duration) -> Option<Arc<Room>> {
         self.rooms.get_or_make(name, || {
             if self.stats.rooms.fetch_add(1, Ordering::Relaxed) >= self.limits.rooms_max {
                 self.stats.rooms.fetch_sub(1, Ordering::Relaxed);
@@ -350,7 +435,7 @@ impl<O> Registry<O> {
     fn say(&self, room: &Arc<Room>, state: &mut State, event: RoomEvent) -> Targets {
         let targets = audience(state);
         targets.iter().for_each(|&shard| self.shards[shard].reserve_always(0));
-        self.push(room.id(), state, &targets, Said { event, at: None }, None, None);
+        self.push(room.id(), state, &targets, Said::new(event, None), None, None);
         targets
     }
 
@@ -383,6 +468,12 @@ impl<O> Registry<O> {
     fn wake(&self, shards: &Targets) {
         shards.iter().for_each(|&shard| self.shards[shard].wake());
     }
+}
+
+/// A vacant room that has no history and is not listed yet: the next sweep must look at it. It counts as listed from here on.
+fn is_newly_vacant(state: &mut State) -> bool {
+    let is_over = state.life == Life::Vacant && state.history.is_empty();
+    is_over && !std::mem::replace(&mut state.is_listed_vacant, true)
 }
 
 /// Shards by number.

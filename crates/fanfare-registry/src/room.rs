@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_fanout::RoomId;
 use fanfare_protocol::{Position, RoomName, UserName};
 use smallvec::SmallVec;
 
+use crate::history::{History, HistoryLimits};
+use crate::keeping::{Keeping, Places};
 use crate::sync::{Mutex, MutexGuard};
 
 /// What a room does besides passing messages on. Fixed for one life of the room.
@@ -19,6 +22,10 @@ pub struct RoomOptions {
     pub join_leave: bool,
     /// Members are told offsets.
     pub offsets: bool,
+    /// What it keeps of what was said.
+    pub history: HistoryLimits,
+    /// Who comes in is told the last that was said, if it is kept.
+    pub last_value: bool,
 }
 
 /// A named place to publish and subscribe.
@@ -56,6 +63,10 @@ pub(crate) struct State {
     pub(crate) members: HashMap<UserName, u32>,
     /// In the registry's list of rooms to look at.
     pub(crate) is_listed_vacant: bool,
+    /// What was said and is still known.
+    pub(crate) history: History,
+    /// Where it is listed because of its history. Changed by [`Keeping`] alone.
+    pub(crate) places: Places,
 }
 
 /// What is told about a room.
@@ -88,6 +99,8 @@ impl Room {
             occupancy: 0,
             members: HashMap::new(),
             is_listed_vacant: false,
+            history: History::default(),
+            places: Places::default(),
         };
         Self { id, name, epoch, options, created, state: Mutex::new(state) }
     }
@@ -102,6 +115,11 @@ impl Room {
     #[must_use]
     pub fn name(&self) -> &RoomName {
         &self.name
+    }
+
+    /// The tag of this life.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// What it does besides passing messages on.
@@ -143,15 +161,40 @@ impl Room {
         Position { epoch: self.epoch, offset: state.offset }
     }
 
-    /// Becomes reaped if it is vacant. Asked by the reaper alone, with the directory's stripe locked.
-    pub(crate) fn try_reap(&self) -> bool {
+    /// Becomes reaped if it is vacant and knows nothing any more. Asked by the reaper alone, with the directory's stripe locked.
+    pub(crate) fn try_reap(self: &Arc<Self>, keeping: &Keeping) -> bool {
         let mut state = self.state.lock();
         state.is_listed_vacant = false;
-        if state.life != Life::Vacant {
-            return false;
+        let is_over = state.life == Life::Vacant && state.history.is_empty();
+        if is_over {
+            self.end(&mut state, keeping);
         }
+        is_over
+    }
+
+    /// Becomes reaped if it is vacant, whatever it knows: another needs its place. With the directory's stripe locked.
+    pub(crate) fn try_evict(self: &Arc<Self>, keeping: &Keeping) -> bool {
+        let mut state = self.state.lock();
+        let is_over = state.life == Life::Vacant;
+        if is_over {
+            self.end(&mut state, keeping);
+        }
+        is_over
+    }
+
+    /// Nobody enters any more, and what it knew is let go.
+    pub(crate) fn end(self: &Arc<Self>, state: &mut State, keeping: &Keeping) {
         state.life = Life::Reaped;
-        true
+        state.history.clear(&keeping.budget);
+        keeping.settle(self, state);
+    }
+
+    /// Lets go of what has been kept long enough. `true` when nothing is left to live on for. For rooms that [`Keeping`] gave out.
+    pub(crate) fn age(self: &Arc<Self>, now: Duration, keeping: &Keeping) -> bool {
+        let mut state = self.state.lock();
+        state.history.expire(now, &self.options.history, &keeping.budget);
+        keeping.looked_at(self, &mut state);
+        state.life == Life::Vacant && state.history.is_empty()
     }
 }
 

@@ -61,8 +61,9 @@ struct Spelled(Arc<Said>);
 
 impl Encode for Spelled {
     const VARIANTS: u8 = 3;
+    type Tools = ();
 
-    fn encode(&self, variant: u8, out: &mut Vec<u8>) {
+    fn encode(&self, variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
         let user = |user: &Option<UserName>| user.as_ref().map_or(String::new(), ToString::to_string);
         match &self.0.event {
             RoomEvent::Message(room, published) => {
@@ -218,7 +219,12 @@ struct World {
 }
 
 fn options(name: usize) -> RoomOptions {
-    RoomOptions { presence: name % 4 == 1, join_leave: name.is_multiple_of(4), offsets: name.is_multiple_of(2) }
+    RoomOptions {
+        presence: name % 4 == 1,
+        join_leave: name.is_multiple_of(4),
+        offsets: name.is_multiple_of(2),
+        ..RoomOptions::default()
+    }
 }
 
 impl World {
@@ -229,7 +235,11 @@ impl World {
         let shard = |_| (Shard::new(OUTBOX, 1_000, budget.clone(), stats.clone()), Wires::default());
         Self {
             dice: Dice(seed),
-            registry: Registry::new(intakes, RegistryLimits { rooms_max: ROOMS_MAX }, seed),
+            registry: Registry::new(
+                intakes,
+                RegistryLimits { rooms_max: ROOMS_MAX, ..RegistryLimits::default() },
+                seed,
+            ),
             shards: (0..SHARDS).map(shard).collect(),
             budget,
             stats,

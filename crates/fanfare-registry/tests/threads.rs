@@ -74,7 +74,7 @@ fn take(registry: &Registry<()>, shard: usize, joined: &Joined, text: &str) -> S
 #[test]
 fn no_member_is_lost_while_rooms_are_reaped_and_closed() {
     let intakes = (0..SHARDS).map(|_| Arc::new(Intake::new(IntakeLimits::default(), || {}))).collect();
-    let registry = Registry::<()>::new(intakes, RegistryLimits { rooms_max: NAMES }, 1);
+    let registry = Registry::<()>::new(intakes, RegistryLimits { rooms_max: NAMES, ..RegistryLimits::default() }, 1);
     let is_over = AtomicBool::new(false);
     let closed = AtomicUsize::new(0);
     std::thread::scope(|scope| {

@@ -37,6 +37,8 @@ pub enum Command {
     Config(Print),
     /// Mint a token from the configured key.
     Token(TokenArgs),
+    /// Train the model of moderation from messages that people have judged.
+    Train(TrainArgs),
     /// Print version, commit and how this program was built.
     Version,
 }
@@ -155,6 +157,46 @@ impl TokenArgs {
     pub fn configuration(&self) -> Result<Config, ConfigError> {
         let file = ConfigFile::find(self.config.as_deref())?;
         Config::serve(&Flags::default(), file.as_ref(), &Environment::of_process()?)
+    }
+}
+
+/// Arguments of `fanfare train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Files with a message a line, each behind its label, `spam` or `ham`, and a tab.
+    #[arg(value_name = "FILE")]
+    pub labelled: Vec<PathBuf>,
+    /// File with a message of spam a line; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub spam: Vec<PathBuf>,
+    /// File with a wanted message a line; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub ham: Vec<PathBuf>,
+    /// Where the model goes.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How sure the model must be to take a message for spam: a probability between 0 and 1.
+    #[arg(long, default_value_t = 0.9, value_parser = probability)]
+    pub threshold: f32,
+    /// Share of the messages that is kept out of training to measure the model with.
+    #[arg(long, default_value_t = 0.2, value_parser = share)]
+    pub held_out: f64,
+    /// Changes which messages those are.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(number) if 0.0 < number && number < 1.0 => Ok(number),
+        _ => Err("a number between 0 and 1 is wanted, such as 0.9".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..1.0).contains(&number) => Ok(number),
+        _ => Err("a number from 0 to below 1 is wanted, such as 0.2".to_owned()),
     }
 }
 

@@ -29,7 +29,7 @@ async fn reap_rooms(hub: Arc<Hub>, period: Duration) {
     sweep.tick().await;
     loop {
         sweep.tick().await;
-        let reaped = hub.registry().reap();
+        let reaped = hub.registry().reap() + hub.registry().expire(hub.now());
         if reaped > 0 {
             debug!(reaped, "vacant rooms reaped");
         }

@@ -6,14 +6,11 @@ use clap::Parser;
 use fanfare_server::cli::{self, Cli, Command};
 use fanfare_server::commands;
 
-/// A gateway frees on one thread what another allocated (frames are shared between shards), makes and drops many small
-/// buffers at connection churn, and lives for months. mimalloc is built for just that: frees from other threads go to a
-/// lock-free list of the page instead of to a contended arena, and pages that became empty go back to the system, so
-/// that memory falls again after a peak.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: fanfare_alloc::Allocator = fanfare_alloc::Allocator;
 
 fn main() -> ExitCode {
+    fanfare_alloc::use_small_pages();
     cli::exit(match Cli::parse().command {
         Command::Sub(args) => {
             cli::block_on(commands::sub::run(&args.room, &args.url, args.since.as_deref(), args.token.clone()))
@@ -26,6 +23,7 @@ fn main() -> ExitCode {
         Command::Token(args) => {
             args.configuration().map_err(Into::into).and_then(|config| commands::token::run(&config, &args))
         }
+        Command::Train(args) => commands::train::run(&args),
         Command::Version => commands::version::run(),
         Command::Dev(args) => cli::start(args.configuration(), commands::dev::run),
         Command::Serve(args) => cli::start(args.configuration(), commands::serve::run),

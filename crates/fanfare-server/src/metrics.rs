@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
-use fanfare_edge::{HANDSHAKE_RESULTS, Hub, MetricsPage, MetricsText};
+use fanfare_edge::{HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText};
 use fanfare_fanout::LATENCY_BOUNDS_US;
+use fanfare_guard::{Cause, words::WordList};
 use fanfare_protocol::CloseReason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -103,6 +104,7 @@ impl Writer<'_> {
         let overloaded = rooms.overloaded.load(Ordering::Relaxed);
         self.counter("overloaded", "Publications refused because a shard was behind", overloaded)?;
         self.counter("rooms_reaped", "Vacant rooms removed", rooms.reaped.load(Ordering::Relaxed))?;
+        self.histories(hub)?;
         let closes = counters.closes.iter().map(|count| count.load(Ordering::Relaxed));
         let closes: Vec<_> = CloseReason::LABELS.into_iter().zip(closes).collect();
         self.labelled("closes", "Connections closed, by reason", "reason", &closes)?;
@@ -118,6 +120,7 @@ impl Writer<'_> {
             hub.budget().bytes_max() as i64,
         )?;
         self.publish_to_write(hub)?;
+        self.moderation(hub)?;
         self.gauge("ready", "1 until the node leaves service", i64::from(!hub.drain().has_begun()))?;
         self.build_info(hub.settings().send_path.as_str())
     }
@@ -143,6 +146,22 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn histories(&mut self, hub: &Hub) -> fmt::Result {
+        let (bytes, bytes_max) = hub.registry().history_bytes();
+        let stats = hub.registry().stats();
+        self.gauge("history_bytes", "Bytes of the histories of all rooms", bytes as i64)?;
+        self.gauge("history_bytes_max", "Bytes they may have", bytes_max as i64)?;
+        let cut = stats.cut.load(Ordering::Relaxed);
+        self.counter("history_cut", "Publications not kept for as long as their rooms would, for lack of bytes", cut)?;
+        let evicted = stats.evicted.load(Ordering::Relaxed);
+        self.counter("rooms_evicted", "Vacant rooms with a history that made place for others", evicted)?;
+        let results = [("recovered", &stats.recovered), ("gap", &stats.unrecovered)];
+        let results = results.map(|(result, count)| (result, count.load(Ordering::Relaxed)));
+        self.labelled("recoveries", "Subscriptions from a position, by what became of them", "result", &results)?;
+        let replayed = hub.counters().replayed.load(Ordering::Relaxed);
+        self.counter("replayed", "Publications told to subscribers that came back", replayed)
+    }
+
     /// All shards together, in seconds.
     fn publish_to_write(&mut self, hub: &Hub) -> fmt::Result {
         let mut counts = [0; LATENCY_BOUNDS_US.len() + 1];
@@ -153,6 +172,35 @@ impl Writer<'_> {
         let mut metric =
             self.encoder.encode_descriptor("publish_to_write_seconds", help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum_us as f64 / 1e6, counts.iter().sum(), &buckets, None)
+    }
+
+    fn moderation(&mut self, hub: &Hub) -> fmt::Result {
+        let stats = hub.moderation_stats();
+        let metric_type = ConstCounter::new(0u64).metric_type();
+        let help = "Messages that moderation found fault with, by what was done";
+        let mut family = self.encoder.encode_descriptor("moderation", help, None, metric_type)?;
+        for (action, causes) in MODERATION_ACTIONS.into_iter().zip(&stats.done) {
+            for (cause, count) in Cause::LABELS.into_iter().zip(causes) {
+                let labels = [("action", action), ("cause", cause)];
+                ConstCounter::new(count.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        self.gauge("held", "Publications that wait for a moderator", hub.held().len() as i64)?;
+        let ended = stats.held.iter().map(|count| count.load(Ordering::Relaxed));
+        let ended: Vec<_> = HELD_OUTCOMES.into_iter().zip(ended).collect();
+        let help = "Publications that were to wait for a moderator, by what became of them";
+        self.labelled("held_ended", help, "outcome", &ended)?;
+        let moderation = hub.settings().moderation.load();
+        let words = moderation.words().map_or(0, WordList::len).to_string();
+        let labels = [
+            ("words_version", moderation.words_version()),
+            ("model_version", moderation.model_version()),
+            ("words", words.as_str()),
+        ];
+        let gauge = ConstGauge::new(1i64);
+        let help = "What moderation knows: the files by the beginning of their SHA-256";
+        let mut family = self.encoder.encode_descriptor("moderation_info", help, None, gauge.metric_type())?;
+        gauge.encode(family.encode_family(&labels)?)
     }
 
     fn build_info(&mut self, send_path: &str) -> fmt::Result {

@@ -6,7 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fanfare_edge::{Address, ApiSettings, Bound, DrainSettings, Hub, Listeners, SendPath, Settings, ShardHandle};
+use arc_swap::ArcSwap;
+use fanfare_edge::{
+    Address, ApiSettings, Bound, CompressionSettings, DrainSettings, Hub, Listeners, SendPath, Settings, ShardHandle,
+};
+use fanfare_protocol::wire::DeflaterSettings;
 use fanfare_registry::RegistryLimits;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
@@ -190,13 +194,23 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         node: config.node.clone(),
         origins: config.origins.clone(),
         namespaces: config.namespaces.clone(),
+        moderation: Arc::new(ArcSwap::new(config.moderation.clone())),
+        held_max: config.held_max,
         guests: config.guests,
         tokens: config.tokens.clone(),
         messages: config.messages,
+        compression: config.compression.as_ref().map(|compression| CompressionSettings {
+            deflater: DeflaterSettings { threshold_bytes: compression.threshold_bytes, level: compression.level },
+            client_context: compression.client_context_takeover,
+        }),
         outbox: config.outbox,
         outbox_total_bytes_max: config.outbox_total_bytes_max,
         intake: config.intake,
-        registry: RegistryLimits { rooms_max: limits.rooms_max },
+        registry: RegistryLimits {
+            rooms_max: limits.rooms_max,
+            history_bytes_max: config.history_total_bytes_max,
+            ..RegistryLimits::default()
+        },
         heartbeat: config.heartbeat,
         connections_max: limits.connections_max,
         connections_per_ip_max: limits.connections_per_ip_max.map_or(0, std::num::NonZero::get),
@@ -206,8 +220,10 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         messages_per_second_max: limits.messages_per_second_max.map_or(0, std::num::NonZero::get),
         subscriptions_per_connection_max: limits.subscriptions_per_connection_max,
         send_path,
+        give_back: fanfare_alloc::give_back,
         echo: config.diagnostics.echo,
         page: config.diagnostics.page.then(page::page),
+        script: page::script(),
         api: ApiSettings {
             keys: config.api_keys.iter().map(|key| key.expose().to_owned()).collect(),
             is_open: config.api_open,

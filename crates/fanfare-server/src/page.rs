@@ -1,12 +1,25 @@
-//! The page at `/`, and the policy that lets its own script and style run and nothing else.
+//! The page at `/` with the policy that lets its own script and style run and nothing else, and the script at `/fanfare.js`.
+//!
+//! `assets/fanfare.js` and `assets/fanfare.page.js` are made of `clients/js` by `make js`, so that cargo needs no node.
+
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use fanfare_edge::Page;
+use fanfare_edge::{Page, Script};
 use sha2::{Digest, Sha256};
 
-const HTML: &str = include_str!("assets/index.html");
+const TEMPLATE: &str = include_str!("assets/index.html");
+
+/// The line of the template that stands for the client: the page may load nothing, so it carries it.
+const PLACE_OF_CLIENT: &str = "// fanfare.page.js";
+const CLIENT_IN_PAGE: &str = include_str!("assets/fanfare.page.js");
+
+/// The client as a module, for everybody else.
+const CLIENT: &str = include_str!("assets/fanfare.js");
+
+static HTML: LazyLock<String> = LazyLock::new(|| TEMPLATE.replacen(PLACE_OF_CLIENT, CLIENT_IN_PAGE.trim_end(), 1));
 
 /// The page with its `Content-Security-Policy`.
 pub(crate) fn page() -> Page {
@@ -17,6 +30,12 @@ pub(crate) fn page() -> Page {
         hash("style")
     );
     Page { html: Bytes::from_static(HTML.as_bytes()), policy }
+}
+
+/// The JavaScript client.
+pub(crate) fn script() -> Script {
+    let digest = Sha256::digest(CLIENT);
+    Script { text: Bytes::from_static(CLIENT.as_bytes()), etag: format!("\"{}\"", STANDARD.encode(&digest[..12])) }
 }
 
 /// The hash source of the page's only element of this name (CSP level 3, section 6.7.3.3).
@@ -39,6 +58,20 @@ mod tests {
         let policy = page().policy;
         let empty = STANDARD.encode(Sha256::digest(""));
         assert!(policy.contains("default-src 'none'") && !policy.contains(&empty), "{policy}");
+    }
+
+    #[test]
+    fn the_page_carries_the_client_once() {
+        assert_eq!(TEMPLATE.matches(PLACE_OF_CLIENT).count(), 1);
+        assert!(!HTML.contains(PLACE_OF_CLIENT) && HTML.contains(CLIENT_IN_PAGE.trim_end()));
+        // Either would end the element before its time.
+        assert!(!CLIENT_IN_PAGE.contains("</") && !CLIENT_IN_PAGE.contains("<!--"));
+    }
+
+    #[test]
+    fn both_builds_of_the_client_are_of_one_version() {
+        let banner = |text: &'static str| text.lines().next().filter(|line| line.starts_with("/*! fanfare-client "));
+        assert!(banner(CLIENT).is_some() && banner(CLIENT) == banner(CLIENT_IN_PAGE));
     }
 
     #[test]

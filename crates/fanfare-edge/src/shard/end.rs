@@ -9,7 +9,6 @@ use tracing::{debug, info};
 
 use super::ShardLoop;
 use super::connection::Phase;
-use super::timers::Timers;
 use crate::hub::ConnectionId;
 
 impl ShardLoop {
@@ -106,15 +105,13 @@ impl ShardLoop {
     }
 
     fn offer_waiting(&mut self, lane: LaneId) {
-        let rooms: Vec<_> = self.fanout.rooms_of(lane).collect();
-        for room in rooms {
+        for room in self.rooms_of(lane) {
             self.leave_room(lane, room, false, true);
         }
     }
 
     fn leave_all(&mut self, lane: LaneId) {
-        let rooms: Vec<_> = self.fanout.rooms_of(lane).collect();
-        for room in rooms {
+        for room in self.rooms_of(lane) {
             self.leave_room(lane, room, false, false);
         }
     }
@@ -140,19 +137,35 @@ impl ShardLoop {
         }
         *slot = None;
         self.live -= 1;
+        self.histories.remove(&lane.index);
         for room in self.fanout.close(lane) {
             debug_assert!(false, "{room:?} was left when the connection ended");
         }
         let mut discard = std::mem::take(&mut self.discard);
         self.sockets.remove(lane.index, &mut discard);
         self.discard = discard;
-        if self.live == 0 && self.connections.len() > 1_024 {
-            // Everybody left: so does the memory they needed.
-            self.connections = Vec::new();
-            self.sockets.shrink();
-            self.timers = Timers::default();
-            self.fanout.shrink();
+        self.crowd.left(self.live, self.now);
+    }
+
+    /// Once a crowd has left, so does the memory it needed.
+    pub(super) fn give_back_if_left(&mut self) {
+        if !self.crowd.is_over(self.live, self.now) {
+            return;
         }
+        let last = self.connections.iter().rposition(Option::is_some);
+        self.connections.truncate(last.map_or(0, |last| last + 1));
+        self.connections.shrink_to_fit();
+        let connections = &self.connections;
+        let is_here = |lane: LaneId| {
+            let connection = connections.get(lane.index as usize).and_then(Option::as_ref);
+            connection.is_some_and(|connection| connection.lane == lane)
+        };
+        self.timers.keep(is_here);
+        self.sockets.shrink();
+        self.fanout.shrink();
+        self.ready.shrink_to_fit();
+        self.arrivals.shrink_to_fit();
+        (self.hub.settings().give_back)();
     }
 
     /// Closes connections until at most `open_max` are open.

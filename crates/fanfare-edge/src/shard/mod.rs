@@ -1,37 +1,48 @@
 //! A shard: one thread, one runtime, one loop over its own poll set.
 //!
-//! A turn of the loop: 1. ask the poll set what happened; 2. read what is readable, let sessions decide, perform it; 3. take what came in at
-//! the intake and append it to the rooms' batches; 4. flush rooms, a bounded number of members; 5. see to deadlines. Between turns the
-//! runtime serves its tasks: accepting, HTTP, handshakes.
+//! A turn of the loop: 1. ask the poll set what happened; 2. read what is readable, let sessions decide, perform it; 3. hear newcomers and
+//! accept more, a bounded number; 4. take what came in at the intake and append it to the rooms' batches; 5. flush rooms, a bounded number
+//! of members; 6. see to deadlines. Between turns the runtime serves its tasks: HTTP.
 
 mod connection;
+mod crowd;
 mod end;
+mod handshake;
 mod heartbeat;
+mod newcomers;
 mod orders;
 mod perform;
 mod read;
+mod recovery;
 mod rooms;
 mod sockets;
 mod start;
 mod timers;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_fanout::{FlushQuota, Intake, LaneEvent, LaneId, Shard};
 use fanfare_protocol::CloseReason;
+use fanfare_protocol::wire::{History, Inflater};
 use fanfare_registry::{Item, Said};
 use mio::{Events, Poll, Token};
 use tokio::io::unix::AsyncFd;
 
 use self::connection::{Connection, Phase};
+use self::crowd::Crowd;
+use self::handshake::Entrance;
 use self::heartbeat::Beat;
+use self::newcomers::Newcomers;
+use self::recovery::Behind;
 use self::rooms::LocalRooms;
 use self::sockets::Sockets;
 use self::timers::Timers;
 use crate::drain::Pace;
+use crate::head::HeadLimits;
 use crate::hub::Hub;
+use crate::listener::Transport;
 
 pub(crate) use self::orders::Adopted;
 pub use self::orders::Order;
@@ -39,6 +50,9 @@ pub use self::start::{ShardHandle, start_shards};
 
 /// The poll set's token for the wake-up; a connection's token is its lane's index.
 const WAKE: Token = Token(usize::MAX);
+
+/// The poll set's token for the listener.
+const LISTENER: Token = Token(usize::MAX - 1);
 
 /// Size of the shard's read buffer, bytes. Also what one read may take: a quota.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -71,11 +85,20 @@ struct ShardLoop {
     events: Events,
     fanout: Shard<Said>,
     sockets: Sockets,
-    /// By the index of their lane.
-    connections: Vec<Option<Connection>>,
+    /// `None` once the node leaves service.
+    entrance: Option<Entrance>,
+    /// What its sockets are.
+    transport: Transport,
+    newcomers: Newcomers,
+    head_limits: HeadLimits,
+    /// By the index of their lane. In boxes: the table is small, so little is copied while it grows, and who stays keeps nobody's memory.
+    connections: Vec<Option<Box<Connection>>>,
     /// How many of them there are.
     live: usize,
+    crowd: Crowd,
     rooms: LocalRooms,
+    /// Connections that have not been told all they missed.
+    behind: Behind,
     timers: Timers,
     /// Sockets to take over. Each was let in by the gate.
     arrivals: VecDeque<Box<Adopted>>,
@@ -85,6 +108,11 @@ struct ShardLoop {
     pressed: Vec<LaneId>,
     lane_events: Vec<LaneEvent>,
     read_buffer: Vec<u8>,
+    inflater: Inflater,
+    /// What has been inflated during the read under way.
+    inflated_bytes: usize,
+    /// By the index of their lane: connections whose messages may refer to former ones.
+    histories: HashMap<u32, History>,
     /// Where unread bytes of a closed connection go.
     discard: Vec<u8>,
     /// Replies to the connection that is being read, sent when its read is done.
@@ -156,7 +184,13 @@ impl ShardLoop {
     fn next_deadline(&self) -> Option<Duration> {
         let pressed = (!self.pressed.is_empty()).then(|| self.now + PRESSURE_RETRY);
         let pace = self.pace.as_ref().map(|pace| pace.next_step(self.now));
-        [self.timers.next(), self.fanout.next_wait(), pressed, pace].into_iter().flatten().min()
+        let accept = self.entrance.as_ref().and_then(|entrance| entrance.retry_at);
+        let newcomer = self.newcomers.next_deadline();
+        let crowd = self.crowd.next();
+        [self.timers.next(), self.fanout.next_wait(), pressed, pace, accept, newcomer, crowd]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// One turn. `true` when there is more to do at once.
@@ -166,14 +200,23 @@ impl ShardLoop {
         self.fanout.tell_time(self.now);
         self.resume_pressed();
         self.read_ready();
+        self.hear_newcomers();
+        self.accept_newcomers();
         let took_all = self.take_items(ITEMS_PER_TURN);
         self.adopt_arrivals();
         let is_unfinished = self.fanout.flush(&mut self.sockets, FlushQuota::default());
         self.fanout.measure(|| self.hub.now());
         self.after_flush();
+        self.replay_more();
         self.see_to_deadlines();
         self.keep_pace();
-        Ok(!polled_all || !took_all || is_unfinished || !self.ready.is_empty())
+        self.give_back_if_left();
+        Ok(!polled_all
+            || !took_all
+            || is_unfinished
+            || !self.ready.is_empty()
+            || self.has_newcomers()
+            || self.behind.has_ready())
     }
 
     /// Asks the poll set. `false` when it may have more.
@@ -183,8 +226,13 @@ impl ShardLoop {
         let mut taken = 0;
         for event in &events {
             taken += 1;
-            if event.token() == WAKE {
-                continue;
+            match event.token() {
+                WAKE => continue,
+                LISTENER => {
+                    self.on_arrival();
+                    continue;
+                }
+                Token(_) => {}
             }
             let index = event.token().0 as u32;
             if event.is_writable() {
@@ -202,7 +250,9 @@ impl ShardLoop {
     }
 
     fn on_readable(&mut self, index: u32, has_hung_up: bool) {
-        let Some(connection) = self.connection_at(index) else { return };
+        let Some(connection) = self.connection_at(index) else {
+            return self.newcomers.on_readable(index, has_hung_up);
+        };
         connection.has_hung_up |= has_hung_up;
         if !connection.is_ready {
             connection.is_ready = true;
@@ -223,6 +273,7 @@ impl ShardLoop {
             connection.heartbeat.moved(self.now);
         }
         if progress.is_empty {
+            self.behind.on_writable(lane);
             self.after_last_words(lane);
         }
         self.resume_if_drained(lane);
@@ -351,7 +402,7 @@ impl ShardLoop {
     }
 
     fn connection_at(&mut self, index: u32) -> Option<&mut Connection> {
-        self.connections.get_mut(index as usize)?.as_mut()
+        self.connections.get_mut(index as usize)?.as_deref_mut()
     }
 
     fn is_open(&mut self, lane: LaneId) -> bool {

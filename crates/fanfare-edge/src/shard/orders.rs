@@ -1,21 +1,22 @@
 //! What arrives at the intake: publications, rooms that close, and orders.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_fanout::{Delivery, Lane, LaneId, RoomId};
 use fanfare_guard::{Bucket, Identity};
-use fanfare_protocol::{CloseReason, Dialect, Event, Mode, Position, ReplyId, Session, Variant, wire::Decoder};
+use fanfare_protocol::{
+    CloseReason, Dialect, Event, Mode, Position, ReplyId, Session, Variant, WireForm, wire::Decoder,
+};
 use fanfare_registry::Item;
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
 use tracing::{debug, warn};
 
 use super::ShardLoop;
 use super::connection::{Connection, Phase};
-use super::heartbeat::Heartbeat;
+use super::heartbeat::{Beat, Heartbeat};
 use crate::gate::Permit;
 use crate::hub::ConnectionId;
 
@@ -32,6 +33,8 @@ pub enum Order {
         lane: LaneId,
         /// The command's id.
         id: Box<str>,
+        /// The publication's number, where its room tells them. Written by the shard that takes this order.
+        offset: Option<Arc<AtomicU64>>,
         /// What became of it.
         delivery: Delivery,
     },
@@ -79,10 +82,11 @@ impl ShardLoop {
             Item::CloseRoom(room) => self.close_room(room),
             // Taken over between reads, never within one: what came with a handshake may itself make items be taken.
             Item::Order(Order::Adopt(adopted)) => self.arrivals.push_back(adopted),
-            Item::Order(Order::Ack { lane, id, delivery }) => {
+            Item::Order(Order::Ack { lane, id, offset, delivery }) => {
                 self.intake.release(1, 0);
                 let Delivery { delivered, dropped, evicted } = delivery;
-                let ack = Event::Ack { offset: None, delivered, dropped, evicted, id: ReplyId(Some(&id)) };
+                let offset = offset.map(|offset| offset.load(Ordering::Relaxed));
+                let ack = Event::Ack { offset, delivered, dropped, evicted, id: ReplyId(Some(&id)) };
                 self.send_event(lane, Lane::Control, &ack);
                 self.count_ack(lane);
             }
@@ -103,6 +107,7 @@ impl ShardLoop {
                 self.end(lane, CloseReason::RoomClosed);
             }
         }
+        self.close_room_behind(room);
         self.see_to_lanes();
     }
 
@@ -115,25 +120,12 @@ impl ShardLoop {
 
     fn adopt(&mut self, adopted: Adopted) {
         let Adopted { socket, leftover, session, identity, expires, refused, since, permit } = adopted;
-        let variant = match (session.dialect(), session.mode()) {
-            (Dialect::Json, Mode::Room(_)) => Variant::JsonRoom,
-            (Dialect::Json, _) => Variant::JsonRooms,
-            (Dialect::Text, _) => Variant::Text,
-            (Dialect::TextJoined, _) => Variant::TextJoined,
-        };
-        let lane = self.fanout.open(variant as u8);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self.poll.get_ref().registry().register(
-            &mut SourceFd(&socket.as_raw_fd()),
-            Token(lane.index as usize),
-            interest,
-        );
-        if let Err(error) = registered {
+        let lane = self.fanout.open(wire_form(&session).index());
+        if let Err(error) = self.watch_socket(&socket, lane) {
             // Its handshake was counted, so its end is: it goes without a close frame, because it could not be heard.
             warn!(%error, "a connection could not be polled");
             self.hub.counters().closed(CloseReason::Internal);
-            let left = self.fanout.close(lane);
-            debug_assert!(left.is_empty(), "it was in no room yet");
+            self.close_lane(lane);
             return;
         }
         self.sockets.insert(lane.index, socket);
@@ -149,7 +141,8 @@ impl ShardLoop {
         self.see_to_lanes();
     }
 
-    fn insert(
+    /// A connection begins.
+    pub(super) fn insert(
         &mut self,
         lane: LaneId,
         session: Session,
@@ -157,7 +150,11 @@ impl ShardLoop {
         permit: Permit,
     ) {
         let settings = self.hub.settings();
-        let heartbeat = Heartbeat::new(self.now, &settings.heartbeat, self.dice.roll());
+        let mut heartbeat = Heartbeat::new(self.now, &settings.heartbeat, self.dice.roll());
+        let due = match heartbeat.beat(self.now, &settings.heartbeat) {
+            Beat::Wait(until) => until.min(expires.unwrap_or(Duration::MAX)),
+            Beat::Ping | Beat::PongTimeout | Beat::WriteTimeout => self.now,
+        };
         let per_second = settings.messages_per_second_max;
         let rate = (per_second > 0).then(|| Box::new(Bucket::new(per_second, per_second)));
         debug!(connection = %ConnectionId { shard: self.index, lane }, "connection admitted");
@@ -183,15 +180,15 @@ impl ShardLoop {
         if index >= self.connections.len() {
             self.connections.resize_with(index + 1, || None);
         }
-        self.connections[index] = Some(connection);
+        self.connections[index] = Some(Box::new(connection));
         self.live += 1;
+        self.crowd.came(self.live);
         self.hub.counters().connections.fetch_add(1, Ordering::Relaxed);
-        // Asked at once, the heartbeat says when it wants to be asked again.
-        self.arm(lane, self.now);
+        self.arm(lane, due);
     }
 
     /// First words: `welcome` on `/ws`; the room is joined on `/room/{room}`.
-    fn greet(&mut self, lane: LaneId, since: Option<Position>) {
+    pub(super) fn greet(&mut self, lane: LaneId, since: Option<Position>) {
         let Some(connection) = self.connection(lane) else { return };
         match connection.session.mode().clone() {
             Mode::Rooms => {
@@ -205,5 +202,20 @@ impl ShardLoop {
             Mode::Room(room) => self.enter_own_room(lane, &room, since),
             Mode::Echo | Mode::HelloWorld => {}
         }
+    }
+}
+
+/// The form in which a session is spoken to.
+pub(super) fn wire_form(session: &Session) -> WireForm {
+    WireForm::new(variant(session), session.deflate().map(|agreement| agreement.window))
+}
+
+/// The same, before compression.
+pub(super) fn variant(session: &Session) -> Variant {
+    match (session.dialect(), session.mode()) {
+        (Dialect::Json, Mode::Room(_)) => Variant::JsonRoom,
+        (Dialect::Json, _) => Variant::JsonRooms,
+        (Dialect::Text, _) => Variant::Text,
+        (Dialect::TextJoined, _) => Variant::TextJoined,
     }
 }

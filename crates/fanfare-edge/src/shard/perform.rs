@@ -1,21 +1,21 @@
 //! What sessions decided, done: the only caller of the registry besides the HTTP API and the tickers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fanfare_fanout::{Lane, LaneId, Overloaded, Receipt, RoomId};
-use fanfare_guard::Verdict;
+use fanfare_guard::{Ruling, Verdict};
 use fanfare_protocol::wire::{Opcode, frame};
 use fanfare_protocol::{
     Action, CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target,
 };
-use fanfare_registry::{Draft, Item, PublishError};
+use fanfare_registry::{Draft, Item, Joined, PublishError};
 use tracing::debug;
 
 use super::ShardLoop;
 use super::orders::Order;
 use crate::hub::ConnectionId;
+use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
 
 /// Users listed in one `presence` reply.
 const PRESENCE_MEMBERS_MAX: usize = 1_000;
@@ -37,12 +37,13 @@ impl ShardLoop {
                     PayloadRef::Json(text) | PayloadRef::Text(text) => (Opcode::Text, text.as_bytes()),
                     PayloadRef::Binary(bytes) => (Opcode::Binary, bytes),
                 };
-                frame(opcode, bytes, &mut self.replies.data);
+                self.reply(lane, opcode, bytes);
             }
             Action::Subscribe { room, since, id } => self.subscribe(lane, &room, since, id),
             Action::Unsubscribe { room, id } => self.unsubscribe(lane, &room, id, false),
             Action::Leave { room, id } => self.unsubscribe(lane, &room, id, true),
             Action::Presence { room, id } => self.presence(lane, &room, id),
+            Action::History { room, since, limit, id } => self.history(lane, &room, since, limit, id),
             Action::CloseRoom { room, id } => self.close_room_by_command(lane, &room, id),
             Action::Pong { id } => self.answer(lane, &Event::Pong { id }),
             Action::Refuse { code, message, id } => self.refuse(lane, code, &message, id),
@@ -53,11 +54,25 @@ impl ShardLoop {
         }
     }
 
+    /// Answers the connection that is being read with a message of its own, compressed where that was agreed.
+    fn reply(&mut self, lane: LaneId, opcode: Opcode, payload: &[u8]) {
+        let agreement = self.connection(lane).and_then(|connection| connection.session.deflate());
+        match agreement {
+            Some(agreement) => self.fanout.tools().frame(opcode, payload, agreement.window, &mut self.replies.data),
+            None => frame(opcode, payload, &mut self.replies.data),
+        }
+    }
+
     /// Answers a connection: among its replies while it is being read, at once otherwise.
     pub(super) fn answer(&mut self, lane: LaneId, event: &Event<'_>) {
         let keeps_place = matches!(
             event,
-            Event::Subscribed { .. } | Event::Unsubscribed { .. } | Event::Drain { .. } | Event::Welcome { .. }
+            Event::Subscribed { .. }
+                | Event::Unsubscribed { .. }
+                | Event::History { .. }
+                | Event::Gap { .. }
+                | Event::Drain { .. }
+                | Event::Welcome { .. }
         );
         if self.replies.owner != Some(lane) {
             let kind = if keeps_place { Lane::Data } else { Lane::Control };
@@ -83,14 +98,18 @@ impl ShardLoop {
     pub(super) fn refuse(&mut self, lane: LaneId, code: ErrorCode, message: &str, id: ReplyId<'_>) {
         let dialect = self.connection(lane).map(|connection| connection.session.dialect());
         if matches!(dialect, Some(Dialect::Text | Dialect::TextJoined)) {
-            let reason = if code == ErrorCode::NotAllowed { CloseReason::NotAllowed } else { CloseReason::Overloaded };
+            let reason = match code {
+                ErrorCode::NotAllowed => CloseReason::NotAllowed,
+                ErrorCode::Rejected => CloseReason::Rejected,
+                _ => CloseReason::Overloaded,
+            };
             return self.end(lane, reason);
         }
         self.answer(lane, &Event::Error { code, message, id });
     }
 
     /// The room a command means. `None` when the connection has none of its own; that cannot be said on such a path.
-    fn named(&mut self, lane: LaneId, target: &Target) -> Option<RoomName> {
+    pub(super) fn named(&mut self, lane: LaneId, target: &Target) -> Option<RoomName> {
         match target {
             Target::Named(name) => Some(name.clone()),
             Target::Own => match self.connection(lane)?.session.mode() {
@@ -108,8 +127,25 @@ impl ShardLoop {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
         }
         let user = connection.identity.user.clone();
+        let except = except_self.then_some((self.index, lane));
+        let payload = match hub.judge(&name, payload) {
+            Ruling::Pass | Ruling::Observe(_) => payload.to_payload(),
+            Ruling::Mask(_, masked) => masked,
+            Ruling::Reject(_) => return self.refuse(lane, ErrorCode::Rejected, REJECTED, id),
+            Ruling::Hold(finding) => {
+                let (payload, at) = (payload.to_payload(), self.now);
+                let held = hub.hold(HeldPublication { room: name, user, payload, except, finding, at });
+                return match (held, id) {
+                    (None, _) => self.refuse(lane, ErrorCode::Overloaded, HELD_FULL, id),
+                    (Some(_), ReplyId(Some(_))) => self.answer(lane, &Event::Held { id }),
+                    (Some(_), ReplyId(None)) => {}
+                };
+            }
+        };
         let options = hub.room_options(&name);
-        let receipt = match id.0.map(|id| self.receipt_for(lane, id)).transpose() {
+        // Told with the ack, which comes back to this thread: by then it is set.
+        let offset = (options.offsets && id.0.is_some()).then(Arc::<AtomicU64>::default);
+        let receipt = match id.0.map(|id| self.receipt_for(lane, id, offset.clone())).transpose() {
             Ok(receipt) => receipt,
             Err(Overloaded) => {
                 hub.registry().stats().overloaded.fetch_add(1, Ordering::Relaxed);
@@ -118,9 +154,11 @@ impl ShardLoop {
             }
         };
         let has_receipt = receipt.is_some();
-        let except = except_self.then_some((self.index, lane));
-        let draft = Draft { user, payload: payload.to_payload(), except, receipt };
+        let draft = Draft { user, payload, except, receipt };
         let published = hub.registry().publish(&name, options, draft, self.now);
+        if let (Some(offset), Ok(receipted)) = (&offset, &published) {
+            offset.store(receipted.position.offset, Ordering::Relaxed);
+        }
         match published {
             Ok(_) => self.owe_acks(lane, u32::from(has_receipt)),
             Err(_) if has_receipt => self.intake.release(1, 0),
@@ -141,12 +179,12 @@ impl ShardLoop {
 
     /// A receipt that comes back to this shard as an order once all shards have reported. Its place in the intake is
     /// reserved from here on, until the ack is taken out of it: a room nobody is in answers as fast as it is asked.
-    fn receipt_for(&self, lane: LaneId, id: &str) -> Result<Arc<Receipt>, Overloaded> {
+    fn receipt_for(&self, lane: LaneId, id: &str, offset: Option<Arc<AtomicU64>>) -> Result<Arc<Receipt>, Overloaded> {
         self.intake.reserve(0)?;
         let id: Box<str> = id.into();
         let intake = self.intake.clone();
         Ok(Arc::new(Receipt::new(move |delivery| {
-            intake.push(Item::Order(Order::Ack { lane, id, delivery }));
+            intake.push(Item::Order(Order::Ack { lane, id, offset, delivery }));
         })))
     }
 
@@ -171,14 +209,14 @@ impl ShardLoop {
             }
             return;
         }
-        if self.fanout.rooms_of(lane).count() >= max {
+        if self.rooms_of(lane).len() >= max {
             let message = format!("this connection is in {max} rooms already; unsubscribe from one first");
             return self.refuse(lane, ErrorCode::LimitReached, &message, id);
         }
-        match self.join(lane, name) {
-            Ok(position) => {
-                let recovered = since.is_none_or(|since| since == position);
+        match self.join(lane, name, since) {
+            Ok(Joined { room, position, recovered, missed, .. }) => {
                 self.answer(lane, &Event::Subscribed { room: name, position, recovered, id });
+                self.replay_first(lane, &room, since, missed);
             }
             Err((code, message)) => self.refuse(lane, code, &message, id),
         }
@@ -186,19 +224,20 @@ impl ShardLoop {
 
     /// Makes a one-room connection a member of its room; if it may not, the connection ends.
     pub(super) fn enter_own_room(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>) {
-        match self.join(lane, name) {
-            Ok(position) => {
-                if let Some(since) = since {
-                    let recovered = since == position;
+        match self.join(lane, name, since) {
+            Ok(Joined { room, position, recovered, missed, .. }) => {
+                if since.is_some() {
                     self.answer(lane, &Event::Subscribed { room: name, position, recovered, id: ReplyId(None) });
                 }
+                self.replay_first(lane, &room, since, missed);
             }
             Err((ErrorCode::NotAllowed, _)) => self.end(lane, CloseReason::NotAllowed),
             Err(_) => self.end(lane, CloseReason::Overloaded),
         }
     }
 
-    fn join(&mut self, lane: LaneId, name: &RoomName) -> Result<Position, (ErrorCode, String)> {
+    /// Takes a place in a room. What was missed must be told next: that makes it a member here.
+    fn join(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>) -> Result<Joined, (ErrorCode, String)> {
         let hub = self.hub.clone();
         let (shard, now) = (self.index, self.now);
         let Some(connection) = self.connection(lane) else {
@@ -211,7 +250,7 @@ impl ShardLoop {
         let joined = loop {
             let joined = hub
                 .registry()
-                .join(name, hub.room_options(name), shard, user.as_ref(), now)
+                .rejoin(name, hub.room_options(name), shard, user.as_ref(), since, now)
                 .map_err(|error| (ErrorCode::LimitReached, error.to_string()))?;
             if self.rooms.id_of(name).is_none_or(|known| known == joined.room.id()) {
                 break joined;
@@ -224,16 +263,14 @@ impl ShardLoop {
                 return Err((ErrorCode::Overloaded, String::new()));
             }
         };
-        let is_new = self.fanout.join(lane, joined.room.id(), joined.seq);
-        debug_assert!(is_new, "membership is checked before joining");
-        self.fanout.set_coalesce(joined.room.id(), Duration::from_millis(hub.policy(name).coalesce_ms));
         self.rooms.entered(&joined.room);
-        Ok(joined.position)
+        Ok(joined)
     }
 
     /// The room of this name that the lane is in.
     fn member_room(&self, lane: LaneId, name: &RoomName) -> Option<RoomId> {
-        self.rooms.id_of(name).filter(|&room| self.fanout.is_member(lane, room))
+        let is_in = |room| self.fanout.is_member(lane, room) || self.behind.contains(lane, room);
+        self.rooms.id_of(name).filter(|&room| is_in(room))
     }
 
     fn unsubscribe(&mut self, lane: LaneId, target: &Target, id: ReplyId<'_>, says_so: bool) {
@@ -264,7 +301,7 @@ impl ShardLoop {
         } else {
             self.fanout.leave_unsent(lane, room)
         };
-        if !was_member {
+        if !was_member && !self.behind.remove(lane, room) {
             return;
         }
         let user = self.connection(lane).and_then(|connection| connection.identity.user.clone());

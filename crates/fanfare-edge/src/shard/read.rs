@@ -4,12 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanfare_fanout::{Lane, LaneId};
-use fanfare_protocol::wire::{Decoder, Input, Opcode, frame};
+use fanfare_protocol::wire::{Agreement, Decoder, Deflated, Input, Message, Opcode, frame};
 use fanfare_protocol::{Action, CloseReason};
 
 use super::connection::Phase;
 use super::sockets::Received;
 use super::{ACKS_OWED_PAUSE, READ_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PAUSE, Replies, ShardLoop};
+
+/// What the messages of one read may inflate to before others are read: a few bytes may stand for a whole message.
+const INFLATED_BYTES_MAX: usize = 2 * READ_BYTES_MAX;
 
 impl ShardLoop {
     /// Reads connections in turn, each at most one buffer full.
@@ -52,12 +55,14 @@ impl ShardLoop {
         let now = self.now;
         let Some(connection) = self.connection(lane) else { return };
         connection.heartbeat.heard(now);
+        let takes_deflated = connection.session.deflate().is_some();
         let mut decoder = std::mem::take(&mut connection.decoder);
         debug_assert!(self.replies.owner.is_none(), "a read does not begin within another one");
         self.replies.owner = Some(lane);
+        self.inflated_bytes = 0;
         let mut rest = bytes;
-        while self.wants_input(lane) {
-            let (used, is_all) = match decoder.next(rest, &limits) {
+        while self.wants_input(lane) && self.inflated_bytes < INFLATED_BYTES_MAX {
+            let (used, is_all) = match decoder.next_with(rest, &limits, takes_deflated) {
                 Ok((used, Some(input))) => {
                     self.on_input(lane, input);
                     self.send_long_replies(lane);
@@ -82,7 +87,7 @@ impl ShardLoop {
     }
 
     /// Who does not take what it asked for is not read until it does, nor is who is owed many acks: they come back together.
-    fn pause_if_unread(&mut self, lane: LaneId) {
+    pub(super) fn pause_if_unread(&mut self, lane: LaneId) {
         let is_behind = self.fanout.reply_bytes(lane) >= REPLY_BYTES_PAUSE;
         if let Some(connection) = self.connection(lane) {
             connection.is_paused |= is_behind || connection.acks_owed >= ACKS_OWED_PAUSE;
@@ -105,13 +110,16 @@ impl ShardLoop {
         self.pause_if_unread(lane);
     }
 
-    /// Leaves a connection as its next read is to find it. `rest` is what a pause left unread.
+    /// Leaves a connection as its next read is to find it. `rest` is what a pause left unread, or a quota.
     fn put_back(&mut self, lane: LaneId, decoder: Decoder, rest: &[u8]) {
-        if let Some(connection) = self.connection(lane) {
-            connection.decoder = decoder;
-            if connection.is_paused && connection.is_open() && !rest.is_empty() {
-                connection.unread = Some(rest.into());
-            }
+        let Some(connection) = self.connection(lane) else { return };
+        connection.decoder = decoder;
+        if !connection.is_open() || rest.is_empty() {
+            return;
+        }
+        connection.unread = Some(rest.into());
+        if !connection.is_paused {
+            self.on_readable(lane.index, false);
         }
     }
 
@@ -133,17 +141,52 @@ impl ShardLoop {
             Input::Ping(payload) => frame(Opcode::Pong, payload, self.replies_of(lane, false)),
             Input::Pong => {}
             Input::Message(message) => {
-                self.hub.counters().received.fetch_add(1, Ordering::Relaxed);
-                if self.is_too_fast(lane) {
-                    self.end(lane, CloseReason::TooFast);
-                    return;
+                if self.lets_in(lane) {
+                    self.on_message(lane, message);
                 }
-                let limits = self.hub.settings().messages;
-                let Some(connection) = self.connection(lane) else { return };
-                let action: Action<'_> = connection.session.handle(message, &limits);
-                self.perform(lane, action);
+            }
+            Input::Deflated(deflated) => {
+                if self.lets_in(lane) {
+                    self.on_deflated(lane, deflated);
+                }
             }
         }
+    }
+
+    /// Counts a message. One that came too fast ends the connection, before it costs anything.
+    fn lets_in(&mut self, lane: LaneId) -> bool {
+        self.hub.counters().received.fetch_add(1, Ordering::Relaxed);
+        let is_too_fast = self.is_too_fast(lane);
+        if is_too_fast {
+            self.end(lane, CloseReason::TooFast);
+        }
+        !is_too_fast
+    }
+
+    fn on_message(&mut self, lane: LaneId, message: Message<'_>) {
+        let limits = self.hub.settings().messages;
+        let Some(connection) = self.connection(lane) else { return };
+        let action: Action<'_> = connection.session.handle(message, &limits);
+        self.perform(lane, action);
+    }
+
+    fn on_deflated(&mut self, lane: LaneId, deflated: Deflated<'_>) {
+        let limits = self.hub.settings().messages;
+        let agreement = self.connection(lane).and_then(|connection| connection.session.deflate());
+        let history = match agreement {
+            Some(Agreement { client_context: true, .. }) => Some(self.histories.entry(lane.index).or_default()),
+            Some(_) | None => None,
+        };
+        let mut inflater = std::mem::take(&mut self.inflater);
+        match inflater.message(deflated, history, &limits) {
+            Ok(message) => {
+                self.inflated_bytes += message.len();
+                self.on_message(lane, message);
+            }
+            Err(reason) => self.fail(lane, reason),
+        }
+        inflater.release();
+        self.inflater = inflater;
     }
 
     fn is_too_fast(&mut self, lane: LaneId) -> bool {
@@ -162,7 +205,7 @@ impl ShardLoop {
     }
 
     /// Short commands may have long answers (`presence`): what is kept for the end of a read is bounded like a read.
-    fn send_long_replies(&mut self, lane: LaneId) {
+    pub(super) fn send_long_replies(&mut self, lane: LaneId) {
         if self.replies.control.len() + self.replies.data.len() >= READ_BYTES_MAX {
             self.send_replies(lane);
             self.see_to_lanes();
@@ -174,6 +217,12 @@ impl ShardLoop {
     pub(super) fn replies_of(&mut self, lane: LaneId, keeps_place: bool) -> &mut Vec<u8> {
         let is_in_turn = keeps_place || self.fanout.queued(lane).bytes == 0;
         if is_in_turn { &mut self.replies.data } else { &mut self.replies.control }
+    }
+
+    /// Bytes answered to this connection during the read under way and not sent yet.
+    pub(super) fn replies_waiting(&self, lane: LaneId) -> usize {
+        let Replies { owner, control, data } = &self.replies;
+        if *owner == Some(lane) { control.len() + data.len() } else { 0 }
     }
 
     /// Sends what was answered so far during this connection's read: one write where nothing is queued.
@@ -210,7 +259,7 @@ impl ShardLoop {
 
 impl Replies {
     /// The read is done: the buffers are kept for the next one, unless a large echo made them large.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.owner = None;
         for buffer in [&mut self.data, &mut self.control] {
             if buffer.capacity() > 4 * READ_BYTES_MAX {

@@ -49,7 +49,9 @@ impl Sockets {
 
     /// Gives back memory that a crowd left behind.
     pub(super) fn shrink(&mut self) {
-        self.sockets = Vec::new();
+        let last = self.sockets.iter().rposition(Option::is_some);
+        self.sockets.truncate(last.map_or(0, |last| last + 1));
+        self.sockets.shrink_to_fit();
         self.sent = Vec::new();
     }
 
@@ -63,6 +65,11 @@ impl Sockets {
 
     pub(super) fn get(&self, lane: u32) -> Option<&OwnedFd> {
         self.sockets.get(lane as usize)?.as_ref()
+    }
+
+    /// Lets go of a socket without closing it.
+    pub(super) fn take(&mut self, lane: u32) -> Option<OwnedFd> {
+        self.sockets.get_mut(lane as usize)?.take()
     }
 
     /// Ends our side: the peer sees an orderly end after the bytes that are under way. It can still be read.
@@ -100,7 +107,11 @@ impl Sockets {
     }
 }
 
+#[cfg(target_os = "linux")]
 const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+/// Without the flag a peer that has gone raises SIGPIPE, which Rust's runtime ignores from the start.
+#[cfg(not(target_os = "linux"))]
+const FLAGS: SendFlags = SendFlags::DONTWAIT;
 
 fn outcome(attempt: impl Fn() -> rustix::io::Result<usize>) -> Outcome {
     loop {

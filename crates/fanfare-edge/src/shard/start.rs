@@ -1,24 +1,29 @@
 //! Starting shards: their poll sets first, then the hub that knows them, then their threads.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 
 use fanfare_fanout::{Intake, Shard};
+use fanfare_protocol::wire::{Deflater, Inflater};
 use mio::{Events, Poll, Waker};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tracing::error;
 
+use super::crowd::Crowd;
+use super::handshake::Entrance;
+use super::newcomers::Newcomers;
+use super::recovery::Behind;
 use super::rooms::LocalRooms;
 use super::sockets::Sockets;
 use super::timers::Timers;
-use super::{Dice, EVENTS_PER_TURN, READ_BYTES_MAX, Replies, ShardLoop, WAKE};
+use super::{Dice, EVENTS_PER_TURN, LISTENER, READ_BYTES_MAX, Replies, ShardLoop, WAKE};
 use crate::Settings;
-use crate::http;
+use crate::head::HeadLimits;
 use crate::hub::{Hub, MetricsPage};
 use crate::listener::{Listeners, ShardListener};
 
@@ -93,35 +98,46 @@ fn start_shard(hub: Arc<Hub>, index: usize, poll: Poll, listener: ShardListener,
 
 fn run_shard(hub: Arc<Hub>, index: usize, poll: Poll, listener: ShardListener, seed: u64) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(async move {
-        // A shard that cannot accept fails as a whole: it must not look alive and be deaf.
-        tokio::task::spawn_local(http::serve_clients(hub.clone(), index, listener.into_tokio()?));
-        ShardLoop::new(hub, index, poll, seed)?.run().await
-    })
+    runtime.block_on(async move { ShardLoop::new(hub, index, poll, listener, seed)?.run().await })
 }
 
 impl ShardLoop {
-    fn new(hub: Arc<Hub>, index: usize, poll: Poll, seed: u64) -> io::Result<Self> {
+    fn new(hub: Arc<Hub>, index: usize, poll: Poll, listener: ShardListener, seed: u64) -> io::Result<Self> {
         let settings = hub.settings();
+        // A shard that cannot accept fails as a whole: it must not look alive and be deaf.
+        let listener = listener.into_polled(poll.registry(), LISTENER)?;
         // Echoes of the largest message, and acks, must fit whatever else is queued.
         let reply_bytes_max = settings.outbox.outbox_bytes_max.max(2 * settings.messages.message_bytes_max + 65_536);
         let stats = hub.shard_stats()[index].clone();
+        let mut fanout = Shard::new(settings.outbox, reply_bytes_max, hub.budget().clone(), stats);
+        if let Some(compression) = settings.compression {
+            *fanout.tools() = Deflater::new(compression.deflater);
+        }
         Ok(Self {
             index,
             intake: hub.registry().shards()[index].clone(),
             poll: watch(poll)?,
             events: Events::with_capacity(EVENTS_PER_TURN),
-            fanout: Shard::new(settings.outbox, reply_bytes_max, hub.budget().clone(), stats),
+            fanout,
             sockets: Sockets::new(settings.send_path),
+            transport: listener.transport(),
+            entrance: Some(Entrance::new(listener)),
+            newcomers: Newcomers::new(settings.handshake),
+            head_limits: HeadLimits { header_bytes_max: settings.header_bytes_max, headers_max: settings.headers_max },
             connections: Vec::new(),
             live: 0,
+            crowd: Crowd::default(),
             rooms: LocalRooms::default(),
+            behind: Behind::default(),
             timers: Timers::default(),
             arrivals: VecDeque::new(),
             ready: VecDeque::new(),
             pressed: Vec::new(),
             lane_events: Vec::new(),
             read_buffer: vec![0; READ_BYTES_MAX],
+            inflater: Inflater::new(),
+            inflated_bytes: 0,
+            histories: HashMap::new(),
             discard: vec![0; 4_096],
             replies: Replies::default(),
             pace: None,

@@ -30,4 +30,10 @@ impl Timers {
         }
         self.heap.pop().map(|Reverse((due, index, generation))| (due, LaneId { index, generation }))
     }
+
+    /// Forgets the entries of all others, and the memory they needed.
+    pub(super) fn keep(&mut self, is_here: impl Fn(LaneId) -> bool) {
+        self.heap.retain(|&Reverse((_, index, generation))| is_here(LaneId { index, generation }));
+        self.heap.shrink_to_fit();
+    }
 }

@@ -63,9 +63,8 @@ impl<P: Encode> Shard<P> {
             };
             local.batches.push_back(batch);
         }
-        let counts = local.counts;
         if let Some(batch) = local.batches.back_mut() {
-            batch.append(seq, event, &counts, except, receipt);
+            batch.append(seq, event, &local.census, except, receipt, &mut self.tools);
         }
         self.mark(slot, bytes_max, messages_max);
     }
@@ -216,7 +215,7 @@ fn specials(local: &LocalRoom, batch: &Batch) -> SmallVec<[LaneId; 8]> {
 pub(super) fn start_flush<P: Encode>(local: &mut LocalRoom, slot: u32, lanes: &Slab<LaneState>) {
     local.cursor = Some(Cursor { next: 0, end: local.members.len() });
     if let Some(batch) = local.batches.front_mut() {
-        batch.seal::<P>(&local.counts);
+        batch.seal::<P>();
     }
     let Some(batch) = local.batches.front() else { return };
     for lane in specials(local, batch) {

@@ -119,7 +119,7 @@ impl<P: Encode> Shard<P> {
                 self.round.fast[member.variant as usize].push(member.lane);
             }
         }
-        for variant in 0..P::VARIANTS {
+        for variant in local.census.variants() {
             let fast = &mut self.round.fast[variant as usize];
             if fast.is_empty() {
                 continue;

@@ -7,7 +7,6 @@ mod slow;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +57,7 @@ pub struct Released {
 
 /// The audience of one thread. Owned by it; no locks.
 #[derive(Debug)]
-pub struct Shard<P> {
+pub struct Shard<P: Encode> {
     lanes: Slab<LaneState>,
     generation: u32,
     rooms: Slab<LocalRoom>,
@@ -81,7 +80,7 @@ pub struct Shard<P> {
     /// When publications were made whose flush has ended, until [`Self::measure`].
     written: Vec<Duration>,
     round: Round,
-    events_of: PhantomData<fn(P)>,
+    tools: P::Tools,
 }
 
 impl<P: Encode> Shard<P> {
@@ -105,8 +104,13 @@ impl<P: Encode> Shard<P> {
             released: Released::default(),
             written: Vec::new(),
             round: Round::default(),
-            events_of: PhantomData,
+            tools: P::Tools::default(),
         }
+    }
+
+    /// What events are encoded with.
+    pub fn tools(&mut self) -> &mut P::Tools {
+        &mut self.tools
     }
 
     // ---- lanes ----
@@ -125,6 +129,14 @@ impl<P: Encode> Shard<P> {
             subscriptions: SmallVec::new(),
         });
         LaneId { index: index as u32, generation }
+    }
+
+    /// Says which variant a lane takes that was opened before that was known. It is in no room yet.
+    pub fn set_variant(&mut self, lane: LaneId, variant: u8) {
+        if let Some(state) = self.lanes.get_mut(lane.index as usize).filter(|s| s.generation == lane.generation) {
+            debug_assert!(state.subscriptions.is_empty(), "rooms count their members by variant");
+            state.variant = variant;
+        }
     }
 
     /// Closes a lane: it leaves its rooms at once and what is queued is let go. Returns the rooms it was in.
@@ -221,7 +233,7 @@ impl<P: Encode> Shard<P> {
         }
         let position = local.members.len() as u32;
         local.members.push(Member { lane: lane.index, variant: state.variant, special: false });
-        local.counts[state.variant as usize] += 1;
+        local.census.add(state.variant);
         state.subscriptions.push(Subscription { room: slot, position });
         true
     }

@@ -4,16 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::wire::{Opcode, frame_with};
-use crate::{Event, Payload, Position, Published, ReplyId, RoomEvent, RoomName, UserName};
+use crate::{Event, HistoryPage, Past, Payload, Position, Published, ReplyId, RoomEvent, RoomName, UserName};
 
 pub(super) fn encode_room_event(event: &RoomEvent, named: bool, out: &mut Vec<u8>) {
     match event {
         RoomEvent::Message(room, published) => {
-            let mut length = object_length(named.then_some(room)) + published.user.as_ref().map_or(0, name_length);
-            length += match &published.payload {
-                Payload::Json(bytes) | Payload::Text(bytes) => bytes.len(),
-                Payload::Binary(bytes) => bytes.len().div_ceil(3) * 4,
-            };
+            let length = object_length(named.then_some(room)) + published_length(published);
             object("message", length, out, |fields| {
                 fields.payload(published);
                 fields.room(named, room);
@@ -63,11 +59,32 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
             fields.number("evicted", evicted);
             fields.id(id);
         }),
+        Event::Held { id } => object("ack", 96, out, |fields| {
+            fields.number("delivered", 0);
+            fields.number("dropped", 0);
+            fields.number("evicted", 0);
+            fields.raw("held", "true");
+            fields.id(id);
+        }),
         Event::Presence { room, count, members, id } => object("presence", 96 + 40 * members.len(), out, |fields| {
             fields.room(named, room);
             fields.number("count", count);
             fields.members(members);
             fields.id(id);
+        }),
+        Event::History { room, page, id } => {
+            let length = object_length(Some(room)) + 64 + page_length(page);
+            object("history", length, out, |fields| {
+                fields.room(named, room);
+                fields.page(page);
+                fields.id(id);
+            });
+        }
+        Event::Gap { room, from, to } => object("gap", object_length(Some(room)) + 64, out, |fields| {
+            fields.room(named, room);
+            fields.number("from", from);
+            fields.number("to", to);
+            fields.number("count", to + 1 - from);
         }),
         Event::Pong { id } => object("pong", 32, out, |fields| fields.id(id)),
         Event::Drain { retry_ms } => object("drain", 40, out, |fields| fields.number("retry_ms", retry_ms)),
@@ -77,6 +94,31 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
             fields.id(id);
         }),
     }
+}
+
+impl HistoryPage {
+    /// The page as one JSON object, as the event `history` has it but for its `name`, `room` and `id`.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128 + page_length(self));
+        Fields { out: &mut out }.page(self);
+        // Fields begin with a comma; the first one has nothing before it.
+        out[0] = b'{';
+        out.push(b'}');
+        out
+    }
+}
+
+fn page_length(page: &HistoryPage) -> usize {
+    page.messages.iter().map(|past| 64 + published_length(&past.published)).sum()
+}
+
+fn published_length(published: &Published) -> usize {
+    let payload = match &published.payload {
+        Payload::Json(bytes) | Payload::Text(bytes) => bytes.len(),
+        Payload::Binary(bytes) => bytes.len().div_ceil(3) * 4,
+    };
+    payload + published.user.as_ref().map_or(0, name_length)
 }
 
 /// What the object of a room event comes to without its payload and user. Only a guess; see [`frame_with`].
@@ -160,6 +202,33 @@ impl Fields<'_> {
             self.out.push(b'}');
         }
         self.out.push(b']');
+    }
+
+    fn page(&mut self, page: &HistoryPage) {
+        self.key("messages");
+        self.out.push(b'[');
+        for (index, past) in page.messages.iter().enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            self.past(past);
+        }
+        self.out.push(b']');
+        self.text("epoch", &Position::epoch_text(page.position.epoch));
+        self.number("offset", page.position.offset);
+        if let Some(recovered) = page.recovered {
+            self.raw("recovered", if recovered { "true" } else { "false" });
+        }
+    }
+
+    fn past(&mut self, past: &Past) {
+        let start = self.out.len();
+        self.offset(past.published.offset);
+        self.payload(&past.published);
+        self.user(past.published.user.as_ref());
+        self.number("at", past.at_ms);
+        self.out[start] = b'{';
+        self.out.push(b'}');
     }
 
     fn payload(&mut self, published: &Published) {

@@ -3,6 +3,7 @@
 mod json;
 mod text;
 
+use crate::wire::{Deflater, Window};
 use crate::{Event, RoomEvent};
 
 /// The language a connection speaks after the upgrade.
@@ -63,6 +64,68 @@ impl Variant {
             Self::TextJoined => text::join(frames),
             Self::JsonRoom | Self::JsonRooms | Self::Text => None,
         }
+    }
+}
+
+/// Variants whose messages may be compressed; [`Variant::TextJoined`] merges its frames, so they stay readable.
+const DEFLATED: [Variant; 3] = [Variant::JsonRoom, Variant::JsonRooms, Variant::Text];
+
+/// Number of [`WireForm`]s.
+pub const WIRE_FORMS: usize = VARIANTS + Window::ALL.len() * DEFLATED.len();
+
+/// What subscribers share bytes by: a variant, plain or compressed with a window. Plain ones have the index of their
+/// variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WireForm {
+    variant: Variant,
+    window: Option<Window>,
+}
+
+impl WireForm {
+    /// The form for a connection that takes `variant` and agreed to be sent messages compressed with `window`.
+    #[must_use]
+    pub fn new(variant: Variant, window: Option<Window>) -> Self {
+        Self { variant, window: window.filter(|_| DEFLATED.contains(&variant)) }
+    }
+
+    /// Its number, below [`WIRE_FORMS`].
+    #[must_use]
+    pub const fn index(self) -> u8 {
+        match self.window {
+            None => self.variant as u8,
+            // The variants that are compressed are the first ones.
+            Some(window) => (VARIANTS + window.index() * DEFLATED.len()) as u8 + self.variant as u8,
+        }
+    }
+
+    /// The form with this number.
+    #[must_use]
+    pub fn from_index(index: u8) -> Option<Self> {
+        let Some(deflated) = usize::from(index).checked_sub(VARIANTS) else {
+            return Variant::from_index(index).map(|variant| Self { variant, window: None });
+        };
+        let window = *Window::ALL.get(deflated / DEFLATED.len())?;
+        Some(Self { variant: DEFLATED[deflated % DEFLATED.len()], window: Some(window) })
+    }
+
+    /// True when messages may be compressed in it.
+    #[must_use]
+    pub const fn is_deflated(self) -> bool {
+        self.window.is_some()
+    }
+
+    /// Appends `event` to `out` as complete WebSocket frames; appends nothing where the dialect has no word for it.
+    pub fn encode(self, event: &RoomEvent, deflater: &mut Deflater, out: &mut Vec<u8>) {
+        match self.window {
+            None => self.variant.encode(event, out),
+            Some(window) => deflater.frames(window, out, |plain| self.variant.encode(event, plain)),
+        }
+    }
+
+    /// See [`Variant::join`].
+    #[must_use]
+    pub fn join(self, frames: &[u8]) -> Option<Vec<u8>> {
+        self.variant.join(frames)
     }
 }
 

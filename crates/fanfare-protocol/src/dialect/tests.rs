@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::wire::{Opcode, frame, split_frame};
-use crate::{ErrorCode, Payload, Position, Published, ReplyId, RoomName, UserName};
+use crate::wire::{DeflaterSettings, Opcode, frame, split_frame};
+use crate::{ErrorCode, HistoryPage, Past, Payload, Position, Published, ReplyId, RoomName, UserName};
 
 fn room(name: &str) -> RoomName {
     RoomName::parse(name).expect("a valid name")
@@ -159,6 +159,7 @@ fn events_in_json() {
         Event::Ack { offset: None, delivered: u64::MAX, dropped: 0, evicted: 0, id: none },
         r#"{"name":"ack","delivered":18446744073709551615,"dropped":0,"evicted":0}"#,
     );
+    same(Event::Held { id }, r#"{"name":"ack","delivered":0,"dropped":0,"evicted":0,"held":true,"id":"\u0041"}"#);
     check_event(
         &Event::Presence { room: &lobby, count: 3, members: &[al, user("B\"b")], id },
         r#"{"name":"presence","count":3,"members":[{"user":"Al"},{"user":"B\"b"}],"id":"\u0041"}"#,
@@ -175,6 +176,33 @@ fn events_in_json() {
     same(
         Event::Error { code: ErrorCode::BadRoom, message: "no \"such\"\nroom", id },
         r#"{"name":"error","code":"bad_room","message":"no \"such\"\nroom","id":"\u0041"}"#,
+    );
+}
+
+#[test]
+fn history_in_json() {
+    let lobby = room("lobby");
+    let past =
+        |offset, user, payload, at_ms| Past { published: Published { offset: Some(offset), user, payload }, at_ms };
+    let messages = vec![
+        past(7, Some(user("Zoë")), json("{\"a\" : 1}"), 1_795_219_200_123),
+        past(8, None, text("say \"hi\"\n"), 1_795_219_200_124),
+        past(9, None, Payload::Binary(Bytes::from_static(&[1, 2, 3])), 1_795_219_200_125),
+    ];
+    let page = HistoryPage { messages, position: Position { epoch: 0xab, offset: 12 }, recovered: Some(false) };
+    let fields = r#""messages":[{"offset":7,"message":{"a" : 1},"user":"Zoë","at":1795219200123},{"offset":8,"message":"say \"hi\"\n","at":1795219200124},{"offset":9,"message":"AQID","encoding":"base64","at":1795219200125}],"epoch":"00000000000000ab","offset":12,"recovered":false"#;
+    assert_eq!(String::from_utf8(page.to_json()).expect("UTF-8"), format!("{{{fields}}}"));
+    check_event(
+        &Event::History { room: &lobby, page: &page, id: ReplyId(Some("5")) },
+        &format!(r#"{{"name":"history",{fields},"id":5}}"#),
+        &format!(r#"{{"name":"history","room":"lobby",{fields},"id":5}}"#),
+    );
+    let empty = HistoryPage { messages: vec![], position: Position { epoch: 0, offset: 0 }, recovered: None };
+    assert_eq!(empty.to_json(), br#"{"messages":[],"epoch":"0000000000000000","offset":0}"#);
+    check_event(
+        &Event::Gap { room: &lobby, from: 4, to: 6 },
+        r#"{"name":"gap","from":4,"to":6,"count":3}"#,
+        r#"{"name":"gap","room":"lobby","from":4,"to":6,"count":3}"#,
     );
 }
 
@@ -259,6 +287,48 @@ proptest! {
                 Variant::Text.encode(&event, &mut out);
                 prop_assert_eq!(only_frame(&out), Some((Opcode::Text, text.as_bytes())));
             }
+        }
+    }
+}
+
+#[test]
+fn wire_forms_are_numbered_without_a_gap() {
+    let forms: Vec<WireForm> = (0..=u8::MAX).map_while(WireForm::from_index).collect();
+    assert_eq!(forms.len(), WIRE_FORMS);
+    for (index, form) in forms.iter().enumerate() {
+        assert_eq!((usize::from(form.index()), form.is_deflated()), (index, index >= VARIANTS));
+        assert_eq!(WireForm::new(form.variant, form.window), *form);
+    }
+    assert_eq!((WIRE_FORMS as u8..=u8::MAX).find_map(WireForm::from_index), None);
+    for variant in (0..).map_while(Variant::from_index) {
+        assert_eq!(WireForm::new(variant, None).index(), variant as u8);
+        for window in Window::ALL {
+            let is_deflated = WireForm::new(variant, Some(window)).is_deflated();
+            assert_eq!(is_deflated, variant != Variant::TextJoined, "joined frames stay readable");
+        }
+    }
+}
+
+#[test]
+fn a_compressed_form_says_the_same() {
+    let long = || text("How do you do? Very well, said she, how do you do? And so on, how do you do, how do you do?");
+    for event in [message(long()), message(text("hi")), RoomEvent::Joined(room("lobby"), Some(user("Zoë")))] {
+        for form in (0..).map_while(WireForm::from_index) {
+            let mut deflater = Deflater::new(DeflaterSettings { threshold_bytes: 50, level: 3 });
+            let (mut plain, mut out) = (Vec::new(), b"before".to_vec());
+            form.variant.encode(&event, &mut plain);
+            form.encode(&event, &mut deflater, &mut out);
+            let out = out.strip_prefix(b"before").expect("appended");
+            let is_long = plain.len() > 52;
+            assert_eq!(deflater.messages() > 0, is_long && form.is_deflated(), "{form:?} {event:?}");
+            if !is_long || !form.is_deflated() {
+                assert_eq!(out, plain, "{form:?} {event:?}");
+                continue;
+            }
+            assert!(out[0] == plain[0] | 0x40 && out[1] < 126 && out.len() < plain.len(), "{form:?} {event:?}");
+            let stream = [&out[2..], &[0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff]].concat();
+            let inflated = miniz_oxide::inflate::decompress_to_vec(&stream).expect("a deflate stream");
+            assert_eq!(Some(&inflated[..]), only_frame(&plain).map(|(_, payload)| payload));
         }
     }
 }

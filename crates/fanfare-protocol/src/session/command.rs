@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::command::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX};
 use crate::event::valid_id;
 use crate::{Action, ErrorCode, PayloadRef, Position, ReplyId, RoomName, Target};
 
@@ -41,6 +42,8 @@ struct Fields<'a> {
     message: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     since: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    limit: Option<&'a RawValue>,
 }
 
 /// A `null` that is there is something else than a field that is not: it can be published.
@@ -79,12 +82,13 @@ impl<'a> Fields<'a> {
             }
             "unsubscribe" => Ok(Action::Unsubscribe { room: self.target(own)?, id }),
             "presence" => Ok(Action::Presence { room: self.target(own)?, id }),
+            "history" => {
+                Ok(Action::History { room: self.target(own)?, since: self.since()?, limit: self.limit()?, id })
+            }
             "leave" => Ok(Action::Leave { room: self.target(own)?, id }),
             "close" => Ok(Action::CloseRoom { room: self.target(own)?, id }),
             "message" => self.message().map(Action::Said),
-            "history" | "send" | "refresh" => {
-                Err((ErrorCode::NotAvailable, format!("`{name}` is not switched on here")))
-            }
+            "send" | "refresh" => Err((ErrorCode::NotAvailable, format!("`{name}` is not switched on here"))),
             unknown => {
                 let shown = &unknown[..unknown.floor_char_boundary(UNKNOWN_NAME_BYTES_MAX)];
                 let dots = if shown.len() < unknown.len() { "…" } else { "" };
@@ -130,6 +134,14 @@ impl<'a> Fields<'a> {
         let Some(since) = given(self.since) else { return Ok(None) };
         let Some(text) = string(since) else { return bad_message("`since` must be a string") };
         text.parse().map(Some).or_else(|error| bad_message(format!("`since`: {error}")))
+    }
+
+    fn limit(&self) -> Result<usize, Refusal> {
+        let Some(limit) = given(self.limit) else { return Ok(HISTORY_LIMIT_DEFAULT) };
+        match limit.get().parse() {
+            Ok(limit) if (1..=HISTORY_LIMIT_MAX).contains(&limit) => Ok(limit),
+            _ => bad_message(format!("`limit` must be a number from 1 to {HISTORY_LIMIT_MAX}")),
+        }
     }
 }
 

@@ -59,6 +59,19 @@ fn commands_on_a_connection_of_many_rooms() {
             Action::Subscribe { room: room("lobby"), since: None, id: NO_ID },
         ),
         (r#"{"name":"unsubscribe","room":"a","id":"x"}"#, Action::Unsubscribe { room: named("a"), id: id("\"x\"") }),
+        (
+            r#"{"name":"history","room":"a","id":3}"#,
+            Action::History { room: named("a"), since: None, limit: 100, id: id("3") },
+        ),
+        (
+            r#"{"name":"history","room":"a","since":"00000000000000ab:7","limit":1000}"#,
+            Action::History {
+                room: named("a"),
+                since: Some(Position { epoch: 0xab, offset: 7 }),
+                limit: 1_000,
+                id: NO_ID,
+            },
+        ),
         (r#"{"name":"presence","room":"a","id":-1.5e3}"#, Action::Presence { room: named("a"), id: id("-1.5e3") }),
         (r#"{"name":"leave","room":"a"}"#, Action::Leave { room: named("a"), id: NO_ID }),
         (r#"{"name":"close","room":"a","id":0}"#, Action::CloseRoom { room: named("a"), id: id("0") }),
@@ -160,7 +173,12 @@ fn what_cannot_be_read_is_refused_by_field() {
         (r#"{"name":"presence","room":"a\u0000"}"#, BadRoom, "'\\0'", NO_ID),
         (r#"{"name":"Ping","id":3}"#, UnknownCommand, "`Ping`", id("3")),
         (r#"{"name":""}"#, UnknownCommand, "``", NO_ID),
-        (r#"{"name":"history","room":"a","id":3}"#, NotAvailable, "`history`", id("3")),
+        (r#"{"name":"history","id":3}"#, BadMessage, "`room` is missing", id("3")),
+        (r#"{"name":"history","room":"a","limit":0,"id":3}"#, BadMessage, "from 1 to 1000", id("3")),
+        (r#"{"name":"history","room":"a","limit":1001}"#, BadMessage, "from 1 to 1000", NO_ID),
+        (r#"{"name":"history","room":"a","limit":"5"}"#, BadMessage, "from 1 to 1000", NO_ID),
+        (r#"{"name":"history","room":"a","limit":-1}"#, BadMessage, "from 1 to 1000", NO_ID),
+        (r#"{"name":"history","room":"a","since":"x"}"#, BadMessage, "EPOCH:OFFSET", NO_ID),
         (r#"{"name":"send","user":"a","message":1}"#, NotAvailable, "`send`", NO_ID),
         (r#"{"name":"refresh","token":"t"}"#, NotAvailable, "`refresh`", NO_ID),
     ];

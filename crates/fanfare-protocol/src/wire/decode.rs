@@ -3,7 +3,7 @@
 //! A frame that lies whole in the read buffer is unmasked there and borrowed from there. Only what is incomplete when the
 //! read ends is copied, into a [`Partial`] that exists exactly as long as something is incomplete.
 
-use super::Opcode;
+use super::{Deflated, Opcode};
 use crate::{CloseReason, MessageLimits};
 
 /// A whole data message. It lives in the read buffer where it can, else in the decoder.
@@ -15,11 +15,30 @@ pub enum Message<'a> {
     Binary(&'a [u8]),
 }
 
+impl Message<'_> {
+    /// Bytes of payload.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// True when there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What the bytes meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input<'a> {
     /// A whole data message.
     Message(Message<'a>),
+    /// A whole data message that was compressed; an [`Inflater`](super::Inflater) makes a message of it.
+    Deflated(Deflated<'a>),
     /// A ping; answer with these bytes.
     Ping(&'a [u8]),
     /// A pong.
@@ -53,10 +72,24 @@ impl Decoder {
         bytes: &'a mut [u8],
         limits: &MessageLimits,
     ) -> Result<(usize, Option<Input<'a>>), CloseReason> {
+        self.next_with(bytes, limits, false)
+    }
+
+    /// As [`Self::next`]. `takes_deflated`: permessage-deflate was negotiated, so messages may be compressed. It is the same
+    /// in all calls.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn next_with<'a>(
+        &'a mut self,
+        bytes: &'a mut [u8],
+        limits: &MessageLimits,
+        takes_deflated: bool,
+    ) -> Result<(usize, Option<Input<'a>>), CloseReason> {
         self.release();
         let mut at = 0;
         loop {
-            let Some((frame, is_new)) = self.frame(bytes, &mut at, limits)? else {
+            let Some((frame, is_new)) = self.frame(bytes, &mut at, limits, takes_deflated)? else {
                 return Ok((bytes.len(), None));
             };
             let start = at;
@@ -66,7 +99,7 @@ impl Decoder {
             if is_new && frame.is_whole_input() && at - start == frame.bytes_left {
                 self.forget_header();
                 let used = if frame.opcode == Opcode::Close { bytes.len() } else { at };
-                return Ok((used, Some(input(frame.opcode, &bytes[start..at])?)));
+                return Ok((used, Some(input(frame.opcode, frame.is_deflated, &bytes[start..at])?)));
             }
             if self.partial.get_or_insert_default().keep(frame, is_new, &bytes[start..at], limits)? {
                 break;
@@ -112,10 +145,11 @@ impl Decoder {
         bytes: &[u8],
         at: &mut usize,
         limits: &MessageLimits,
+        takes_deflated: bool,
     ) -> Result<Option<(Frame, bool)>, CloseReason> {
         let rest = &bytes[*at..];
         let Some(partial) = &mut self.partial else {
-            let Some((frame, used)) = parse_header(rest, None, limits)? else {
+            let Some((frame, used)) = parse_header(rest, None, takes_deflated, limits)? else {
                 if !rest.is_empty() {
                     self.partial.insert(Box::default()).keep_header(rest);
                 }
@@ -127,7 +161,7 @@ impl Decoder {
         if let Some(frame) = partial.frame.take() {
             return Ok(Some((frame, false)));
         }
-        let Some((frame, used)) = partial.header(rest, limits)? else { return Ok(None) };
+        let Some((frame, used)) = partial.header(rest, takes_deflated, limits)? else { return Ok(None) };
         *at += used;
         Ok(Some((frame, true)))
     }
@@ -154,7 +188,9 @@ struct Partial {
     control_opcode: Option<Opcode>,
     /// The message that is incomplete; none between messages.
     kind: Option<Kind>,
-    /// What has come of that message, unmasked; at most `message_bytes_max`.
+    /// That message is compressed.
+    is_deflated: bool,
+    /// What has come of that message, unmasked; at most `message_bytes_max`, or a little more while it is compressed.
     message: Vec<u8>,
     /// Length of the front of `message` that is known to be whole UTF-8 characters.
     utf8_bytes: usize,
@@ -186,13 +222,18 @@ impl Partial {
     }
 
     /// Begins or continues a header with `bytes`, and says how many of them it took.
-    fn header(&mut self, bytes: &[u8], limits: &MessageLimits) -> Result<Option<(Frame, usize)>, CloseReason> {
+    fn header(
+        &mut self,
+        bytes: &[u8],
+        takes_deflated: bool,
+        limits: &MessageLimits,
+    ) -> Result<Option<(Frame, usize)>, CloseReason> {
         let kept = usize::from(self.header_bytes);
         // A header of HEADER_BYTES_MAX is always whole, so what does not fit is payload.
         self.keep_header(&bytes[..bytes.len().min(HEADER_BYTES_MAX - kept)]);
-        let so_far = self.kind.map(|_| self.message.len());
+        let begun = self.kind.map(|_| Begun { bytes: self.message.len(), is_deflated: self.is_deflated });
         let front = &self.header[..usize::from(self.header_bytes)];
-        let Some((frame, used)) = parse_header(front, so_far, limits)? else { return Ok(None) };
+        let Some((frame, used)) = parse_header(front, begun, takes_deflated, limits)? else { return Ok(None) };
         self.header_bytes = 0;
         if frame.opcode == Opcode::Continuation && self.fragments >= limits.fragments_max {
             return Err(CloseReason::TooManyFragments);
@@ -223,15 +264,17 @@ impl Partial {
             Opcode::Binary => *self.kind.insert(Kind::Binary),
             _ => self.kind.unwrap_or(Kind::Binary),
         };
+        self.is_deflated = frame.is_deflated;
         self.fragments += usize::from(is_new);
         let is_message_whole = is_frame_whole && frame.is_final;
-        let expected = if frame.is_final { self.message.len() + frame.bytes_left } else { limits.message_bytes_max };
+        let expected =
+            if frame.is_final { self.message.len() + frame.bytes_left } else { bytes_max(self.is_deflated, limits) };
         grow(&mut self.message, payload.len(), expected);
         self.message.extend_from_slice(payload);
         if is_message_whole {
             // The whole of a text is checked when it is handed out.
             self.handed_out = HandedOut::Message;
-        } else if kind == Kind::Text {
+        } else if kind == Kind::Text && !self.is_deflated {
             self.check_utf8()?;
         }
         Ok(is_message_whole)
@@ -256,7 +299,7 @@ impl Partial {
             (HandedOut::Message, _) => (Some(Opcode::Binary), &self.message),
             (HandedOut::Nothing, _) => return Ok(None),
         };
-        opcode.map(|opcode| input(opcode, payload)).transpose()
+        opcode.map(|opcode| input(opcode, self.is_deflated && !opcode.is_control(), payload)).transpose()
     }
 }
 
@@ -265,6 +308,8 @@ impl Partial {
 struct Frame {
     opcode: Opcode,
     is_final: bool,
+    /// It belongs to a compressed message.
+    is_deflated: bool,
     bytes_left: usize,
     /// Its first byte belongs to the first byte that is left.
     mask: [u8; 4],
@@ -284,20 +329,28 @@ impl Frame {
     }
 }
 
+/// What has come of a fragmented message.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    bytes: usize,
+    is_deflated: bool,
+}
+
 /// Longest header of a client frame: two bytes, eight of length, four of mask.
 const HEADER_BYTES_MAX: usize = 14;
 
 /// Reads the header at the front of `bytes` (RFC 6455 section 5.2) and says how long it is; `None` when more is needed.
-/// Everything is refused as soon as it can be seen, above all a length over the limit. `so_far` is how many bytes a
-/// fragmented message has; `None` when there is none.
-#[inline]
+/// Everything is refused as soon as it can be seen, above all a length over the limit. `begun` is the fragmented message
+/// that waits for its end, if there is one.
+#[inline(always)] // A tenth of a short frame's decoding, where the compiler would leave it a call.
 fn parse_header(
     bytes: &[u8],
-    so_far: Option<usize>,
+    begun: Option<Begun>,
+    takes_deflated: bool,
     limits: &MessageLimits,
 ) -> Result<Option<(Frame, usize)>, CloseReason> {
     let Some(&first) = bytes.first() else { return Ok(None) };
-    let (opcode, is_final) = parse_first_byte(first, so_far.is_some())?;
+    let (opcode, is_final) = parse_first_byte(first, begun.is_some(), takes_deflated)?;
     let Some(&second) = bytes.get(1) else { return Ok(None) };
     if second & 0x80 == 0 {
         return Err(CloseReason::ProtocolError("client frames must be masked"));
@@ -317,21 +370,41 @@ fn parse_header(
         length => (length.into(), 2),
     };
     let bytes_left = usize::try_from(length).unwrap_or(usize::MAX);
-    let max = limits.message_bytes_max;
-    if !opcode.is_control() && bytes_left > max.saturating_sub(so_far.unwrap_or(0)) {
-        return Err(CloseReason::MessageTooBig { max });
+    let is_continued = opcode == Opcode::Continuation && begun.is_some_and(|begun| begun.is_deflated);
+    let is_deflated = first & RSV1 != 0 || is_continued;
+    let so_far = begun.map_or(0, |begun| begun.bytes);
+    if bytes_left > limits.message_bytes_max.saturating_sub(so_far)
+        && !opcode.is_control()
+        && bytes_left > bytes_max(is_deflated, limits).saturating_sub(so_far)
+    {
+        return Err(CloseReason::MessageTooBig { max: limits.message_bytes_max });
     }
     let Some(&mask) = bytes[mask_at..].first_chunk() else { return Ok(None) };
-    Ok(Some((Frame { opcode, is_final, bytes_left, mask }, mask_at + mask.len())))
+    Ok(Some((Frame { opcode, is_final, is_deflated, bytes_left, mask }, mask_at + mask.len())))
 }
 
+/// Most bytes of a message as it comes: what inflates to at most `message_bytes_max` may itself be a little longer, for
+/// example when it could not be compressed.
 #[inline]
-fn parse_first_byte(first: u8, is_fragmented: bool) -> Result<(Opcode, bool), CloseReason> {
+fn bytes_max(is_deflated: bool, limits: &MessageLimits) -> usize {
+    let max = limits.message_bytes_max;
+    if is_deflated { max.saturating_add(max / 8 + 64) } else { max }
+}
+
+/// The bit that says that a message is compressed (RFC 7692 section 6): on its first frame, and never elsewhere.
+const RSV1: u8 = 0x40;
+
+#[inline]
+fn parse_first_byte(first: u8, is_fragmented: bool, takes_deflated: bool) -> Result<(Opcode, bool), CloseReason> {
+    let opcode = Opcode::from_first_byte(first);
     if first & 0x70 != 0 {
-        return Err(CloseReason::ProtocolError("reserved bits are set"));
+        let may_be_deflated = takes_deflated && matches!(opcode, Some(Opcode::Text | Opcode::Binary));
+        if !may_be_deflated || first & 0x70 != RSV1 {
+            return Err(CloseReason::ProtocolError("reserved bits are set"));
+        }
     }
     let is_final = first & 0x80 != 0;
-    match Opcode::from_first_byte(first) {
+    match opcode {
         None => Err(CloseReason::ProtocolError("unknown opcode")),
         Some(Opcode::Continuation) if !is_fragmented => {
             Err(CloseReason::ProtocolError("continuation without a message"))
@@ -357,7 +430,10 @@ fn shortest(length: u64, min: u64) -> Result<u64, CloseReason> {
 
 /// The input that a frame's or message's whole payload makes.
 #[inline]
-fn input(opcode: Opcode, payload: &[u8]) -> Result<Input<'_>, CloseReason> {
+fn input(opcode: Opcode, is_deflated: bool, payload: &[u8]) -> Result<Input<'_>, CloseReason> {
+    if is_deflated {
+        return Ok(Input::Deflated(Deflated { is_text: opcode == Opcode::Text, payload }));
+    }
     Ok(match opcode {
         Opcode::Text => {
             let text = str::from_utf8(payload).map_err(|_| CloseReason::BadUtf8)?;

@@ -49,6 +49,13 @@ pub fn frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&header[..used]);
 }
 
+/// The same for a payload that is compressed (RFC 7692 section 6: RSV1).
+pub(super) fn deflated_frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    frame_header(opcode, length, out);
+    out[start] |= 0x40;
+}
+
 /// Appends a whole final frame.
 pub fn frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     out.reserve(FRAME_HEADER_BYTES_MAX + payload.len());

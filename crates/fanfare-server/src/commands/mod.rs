@@ -7,4 +7,5 @@ pub mod publish;
 pub mod serve;
 pub mod sub;
 pub mod token;
+pub mod train;
 pub mod version;

@@ -41,6 +41,9 @@ async fn publish(publisher: &mut HttpPublisher, room: &RoomName, message: &str) 
 
 /// The receipt on one line.
 fn line(receipt: &Receipt) -> String {
+    if let Some(held) = receipt.held {
+        return format!("held for a moderator, number {held}");
+    }
     let Receipt { delivered, dropped, evicted, .. } = receipt;
     let offset = receipt.offset.map(|offset| format!(", offset {offset}")).unwrap_or_default();
     format!("delivered {delivered}, dropped {dropped}, evicted {evicted}{offset}")
@@ -71,6 +74,8 @@ mod tests {
         assert_eq!(line(&receipt), "delivered 3, dropped 0, evicted 0");
         receipt.offset = Some(7);
         assert_eq!(line(&receipt), "delivered 3, dropped 0, evicted 0, offset 7");
+        receipt.held = Some(2);
+        assert_eq!(line(&receipt), "held for a moderator, number 2");
     }
 
     #[tokio::test]

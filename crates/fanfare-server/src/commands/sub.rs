@@ -13,7 +13,8 @@ use fanfare_client::{
 use serde_json::value::RawValue;
 
 /// Prints the messages of `room` on standard output, notices on standard error, until Ctrl-C, a closed standard output, or
-/// a close that forbids to come back. `since` is a position as the gateway gives it: what was missed comes first.
+/// a close that forbids to come back. `since` is a position as the gateway gives it: what was missed comes first. When the
+/// connection is lost, the next one goes on from the last message that was printed; what is not kept any more is noticed.
 ///
 /// # Errors
 /// A bad room name, address or position; a gateway that is not there at first, or refuses; a close of the 44xx range. The
@@ -29,6 +30,9 @@ pub async fn run(room: &str, url: &str, since: Option<&str>, token: Option<Strin
         stopped = tokio::signal::ctrl_c() => stopped.context("cannot wait for Ctrl-C"),
     }
 }
+
+/// Asks where the stream stands: no room ever stood there.
+const NOWHERE: Position = Position { epoch: 0, offset: 0 };
 
 /// One room followed over any number of connections.
 struct Follower<O, N> {
@@ -53,7 +57,8 @@ enum Outcome {
 }
 
 impl<O: Write, N: Write> Follower<O, N> {
-    fn new(options: ConnectOptions, out: O, notices: N) -> Self {
+    fn new(mut options: ConnectOptions, out: O, notices: N) -> Self {
+        options.since.get_or_insert(NOWHERE);
         Self { options, out, notices, backoff: Backoff::new(), retry: None, was_connected: false }
     }
 
@@ -125,12 +130,18 @@ impl<O: Write, N: Write> Follower<O, N> {
             Ok(Event::Message { message, offset, .. }) => {
                 writeln!(self.out, "{}", printable(message))?;
                 self.out.flush()?;
-                if let (Some(position), Some(offset)) = (&mut self.options.since, offset) {
-                    position.offset = offset;
+                if let Some(position) = &mut self.options.since {
+                    // Where no numbers are told they are counted.
+                    position.offset = offset.unwrap_or(position.offset + 1);
                 }
             }
             Ok(Event::Subscribed { position, recovered, .. }) => self.subscribed(position, recovered),
-            Ok(Event::Gap { count, .. }) => self.notice(&format!("gap: {count} messages were not delivered")),
+            Ok(Event::Gap { count, .. }) => {
+                self.notice(&format!("gap: {count} messages were not delivered"));
+                if let Some(position) = &mut self.options.since {
+                    position.offset = position.offset.saturating_add(count);
+                }
+            }
             Ok(Event::Drain { retry_ms }) => self.retry = Some(Duration::from_millis(retry_ms)),
             Ok(Event::Error { code, message, .. }) => self.notice(&format!("error {code}: {message}")),
             Ok(Event::RoomClosed { .. }) => self.notice("the room was closed"),
@@ -142,12 +153,16 @@ impl<O: Write, N: Write> Follower<O, N> {
 
     /// The answer to `?since=`. What was missed follows it, so the position moves only where nothing follows.
     fn subscribed(&mut self, position: Option<Position>, recovered: bool) {
-        if recovered {
-            return;
-        }
-        let since = self.options.since.map(|since| since.to_string()).unwrap_or_default();
-        self.notice(&format!("gap: not everything since {since} is kept; starting over"));
-        self.options.since = position;
+        let (false, Some(here), Some(since)) = (recovered, position, self.options.since) else { return };
+        self.options.since = Some(here);
+        let text = match here.offset.checked_sub(since.offset) {
+            _ if since == NOWHERE => format!("listening from {here}"),
+            Some(count) if here.epoch == since.epoch => {
+                format!("gap: {count} messages since {since} are not kept any more; going on from {here}")
+            }
+            _ => format!("gap: {since} is not of this life of the room; going on from {here}"),
+        };
+        self.notice(&text);
     }
 
     /// Notices are a courtesy: a standard error that is gone ends nothing.
@@ -243,8 +258,24 @@ mod tests {
         let lost = r#"{"name":"subscribed","epoch":"00000000000000cd","offset":2,"recovered":false}"#;
         let (_, notices, position) = check(since, &[lost, r#"{"name":"message","message":1,"offset":3}"#]);
         assert_eq!(position.as_deref(), Some("00000000000000cd:3"));
-        assert_eq!(notices, "fanfare: gap: not everything since 00000000000000ab:3 is kept; starting over\n");
-        assert_eq!(check(None, &[fourth]).2, None, "without an epoch there is no position");
+        let former = "gap: 00000000000000ab:3 is not of this life of the room; going on from 00000000000000cd:2";
+        assert_eq!(notices, format!("fanfare: {former}\n"));
+        let lost = r#"{"name":"subscribed","epoch":"00000000000000ab","offset":9,"recovered":false}"#;
+        let (_, notices, position) = check(since, &[lost]);
+        assert_eq!(position.as_deref(), Some("00000000000000ab:9"));
+        let old = "gap: 6 messages since 00000000000000ab:3 are not kept any more; going on from 00000000000000ab:9";
+        assert_eq!(notices, format!("fanfare: {old}\n"));
+    }
+
+    #[test]
+    fn without_a_position_the_first_answer_gives_one_and_messages_without_numbers_are_counted() {
+        let first = r#"{"name":"subscribed","epoch":"00000000000000ab","offset":2,"recovered":false}"#;
+        let message = r#"{"name":"message","message":1}"#;
+        let (_, notices, position) = check(None, &[first, message, message]);
+        assert_eq!(notices, "fanfare: listening from 00000000000000ab:2\n", "nothing was missed that was asked for");
+        assert_eq!(position.as_deref(), Some("00000000000000ab:4"));
+        let gap = r#"{"name":"gap","from":5,"to":7,"count":3}"#;
+        assert_eq!(check(None, &[first, message, message, gap, message]).2.as_deref(), Some("00000000000000ab:8"));
     }
 
     #[test]

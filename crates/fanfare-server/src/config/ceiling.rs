@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Config;
+use super::{Config, history};
 
 /// Memory one idle connection takes, bytes: its entry, its socket's wrapper, its timers. An estimate, rounded up.
 const CONNECTION_BYTES: u128 = 1_024;
@@ -10,6 +10,9 @@ const CONNECTION_BYTES: u128 = 1_024;
 const SUBSCRIPTION_BYTES: u128 = 96;
 /// Memory one room takes beside its subscribers, bytes: its name of at most 200 and its state. An estimate, rounded up.
 const ROOM_BYTES: u128 = 1_024;
+
+/// Memory of a connection's former messages where new ones may refer to them, bytes: the largest window of RFC 7692.
+const HISTORY_BYTES: u128 = 32_768;
 
 /// One product of the sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +47,15 @@ impl Config {
         let connections = self.limits.connections_max as u128;
         let subscriptions = self.limits.subscriptions_per_connection_max as u128;
         let message = self.messages.message_bytes_max as u128;
+        // What inflates to the longest message may itself be a little longer.
+        let compressed = if self.compression.is_some() { message + message / 8 + 64 } else { message };
         let header = self.limits.header_bytes_max as u128;
         let outboxes = connections * self.outbox.outbox_bytes_max as u128;
         let budget = self.outbox_total_bytes_max as u128;
         let rooms = self.limits.rooms_max as u128;
         let shards = self.shards.get() as u128;
         let intake = self.intake.intake_bytes_max as u128;
-        let terms = vec![
+        let mut terms = vec![
             Term {
                 name: "connections",
                 product: format!("{connections} connections x {CONNECTION_BYTES} B each"),
@@ -64,12 +69,14 @@ impl Config {
             Term {
                 // A connection has either a request head or a message half received, never both.
                 name: "partial messages",
-                product: if message >= header {
+                product: if compressed > message && compressed >= header {
+                    format!("{connections} connections x message_bytes_max {message} and an eighth, compressed")
+                } else if compressed >= header {
                     format!("{connections} connections x message_bytes_max {message}")
                 } else {
                     format!("{connections} connections x header_bytes_max {header}")
                 },
-                bytes: connections * message.max(header),
+                bytes: connections * compressed.max(header),
             },
             Term {
                 name: "outboxes",
@@ -80,6 +87,7 @@ impl Config {
                 },
                 bytes: outboxes.min(budget),
             },
+            history::term(self),
             Term { name: "rooms", product: format!("{rooms} rooms x {ROOM_BYTES} B each"), bytes: rooms * ROOM_BYTES },
             Term {
                 name: "shard intake",
@@ -87,6 +95,19 @@ impl Config {
                 bytes: shards * intake,
             },
         ];
+        let held = if self.holds_messages() { self.held_max as u128 } else { 0 };
+        if self.compression.as_ref().is_some_and(|compression| compression.client_context_takeover) {
+            terms.push(Term {
+                name: "compression",
+                product: format!("{connections} connections x {HISTORY_BYTES} B of what each has sent"),
+                bytes: connections * HISTORY_BYTES,
+            });
+        }
+        terms.push(Term {
+            name: "held messages",
+            product: format!("{held} waiting for a moderator x message_bytes_max {message}"),
+            bytes: held * message,
+        });
         Ceiling { terms }
     }
 }
@@ -131,7 +152,7 @@ mod tests {
         .collect();
         let config = Config::serve(&Flags::default(), None, &environment).unwrap();
         let ceiling = config.ceiling();
-        let expected = 10 * 1_024 + 20 * 96 + 10 * 65_536 + 2_000_000 + 3 * 1_024 + (64 << 20);
+        let expected = 10 * 1_024 + 20 * 96 + 10 * (65_536 + 8_192 + 64) + 2_000_000 + 3 * 1_024 + (64 << 20);
         assert_eq!(ceiling.total(), expected);
         assert_eq!(ceiling.to_string().lines().count(), ceiling.terms.len() + 1);
     }

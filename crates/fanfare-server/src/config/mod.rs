@@ -6,8 +6,10 @@
 //! configuration, so tests hand in what they want.
 
 mod ceiling;
+mod history;
 mod layer;
 mod machine;
+mod moderation;
 mod raw;
 pub mod reference;
 mod typed;

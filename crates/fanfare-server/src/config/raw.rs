@@ -98,6 +98,18 @@ choice! {
 }
 
 choice! {
+    /// Which messages are compressed.
+    pub(crate) Compress {
+        /// None: clients' offers are declined.
+        Off = "off",
+        /// Every message that compression makes shorter.
+        On = "on",
+        /// Of those, the ones from `threshold_bytes` on.
+        Threshold = "threshold",
+    }
+}
+
+choice! {
     /// What happens at a limit.
     pub(crate) Mode {
         /// The limit holds.
@@ -209,7 +221,7 @@ section! {
         messages_per_second_max: u64 = 0,
         /// Rooms one connection may be subscribed to at once.
         subscriptions_per_connection_max: u64 = 1_000,
-        /// Rooms at once on this node.
+        /// Rooms at once on this node. A vacant room with a history makes place for a new one.
         rooms_max: u64 = 1_000_000,
         /// Bytes queued for one connection. At the bound the namespace's `slow` policy decides.
         /// At least `message_bytes_max` + 4096, so that one message always fits.
@@ -219,8 +231,29 @@ section! {
         /// Bytes queued for all connections together. 0: a quarter of the machine's memory, or of the
         /// control group's memory limit where that is lower.
         outbox_total_bytes_max: u64 = 0,
+        /// Bytes of the histories of all rooms together. Beyond, the vacant rooms that nobody has used for longest make place, then
+        /// each room's own oldest messages. 0: an eighth of the machine's memory, or of the control group's memory limit where that
+        /// is lower.
+        history_total_bytes_max: u64 = 0,
         /// Whether limits hold or are only counted.
         mode: Mode = Mode::Enforce,
+    }
+}
+
+section! {
+    /// Compression of messages (permessage-deflate, RFC 7692) for clients that offer it, as browsers do. A publication is
+    /// compressed once for all of them. What a message inflates to is bounded by `limits.message_bytes_max`.
+    Compression {
+        /// Which messages are sent compressed: `off` (offers are declined), `on` (all that become shorter), or `threshold`
+        /// (those from `threshold_bytes` on).
+        mode: Compress = Compress::Threshold,
+        /// With `mode = "threshold"`, bytes from which a message is compressed.
+        threshold_bytes: u64 = 1_024,
+        /// How hard, from 1, the fastest, to 9, the shortest.
+        level: u64 = 3,
+        /// Whether clients may compress with reference to what they have sent before. Costs up to 32 KiB of memory for each
+        /// connection that does.
+        client_context_takeover: bool = false,
     }
 }
 
@@ -278,10 +311,13 @@ section! {
         subscribe: Who = Who::Anyone,
         /// Who may publish from a connection. The HTTP API always may.
         publish: Who = Who::Anyone,
-        /// Messages kept for those who come back or ask for them. 0: none.
+        /// Messages kept for those who come back or ask for them, per room. 0: none.
         history_size: u64 = 0,
         /// Time messages are kept, milliseconds. 0: no limit but `history_size`.
         history_ms: u64 = 0,
+        /// Bytes of messages kept per room, each counted with 256 bytes and its user's name. At least `limits.message_bytes_max` +
+        /// 1024, so that one message always fits.
+        history_bytes_max: u64 = 1_048_576,
         /// Whether the reply to `presence` lists the users; the number of subscribers it tells always.
         presence: bool = false,
         /// Whether subscribers are told who enters and leaves.
@@ -292,7 +328,8 @@ section! {
         slow: Slow = Slow::Evict,
         /// Interval at which the node publishes the time into every occupied room, milliseconds. 0: never.
         ticker_ms: u64 = 0,
-        /// What happens to messages with sensitive words.
+        /// What happens to messages that `[moderation]` finds fault with: nothing is looked at, they are counted, their words
+        /// are replaced by `*`, they are refused, or they wait for a moderator.
         filter: Filter = Filter::Off,
         /// Direct messages and mentions kept for a user who is away. 0: none.
         inbox_size: u64 = 0,
@@ -302,12 +339,14 @@ section! {
 }
 
 section! {
-    /// What the word filter knows.
+    /// What the filters of namespaces know.
     Moderation {
-        /// File with a sensitive word a line, UTF-8.
+        /// File with a word a line, UTF-8; `#` begins a comment. Relative to the working directory.
         words_file: String = String::new(),
         /// File with a trained model, written by `fanfare train`.
         model_file: String = String::new(),
+        /// Messages that may wait for a moderator on this node (`filter = "hold"`); the next is refused.
+        held_max: u64 = 1_000,
     }
 }
 
@@ -353,6 +392,7 @@ pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 pub(crate) struct Raw {
     pub(crate) node: Node,
     pub(crate) limits: Limits,
+    pub(crate) compression: Compression,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) auth: Auth,
     pub(crate) api: Api,
@@ -370,6 +410,7 @@ impl Default for Raw {
         Self {
             node: Node::default(),
             limits: Limits::default(),
+            compression: Compression::default(),
             heartbeat: Heartbeat::default(),
             auth: Auth::default(),
             api: Api::default(),
@@ -389,6 +430,7 @@ impl Raw {
         Some(match name {
             "" => &mut self.node,
             "limits" => &mut self.limits,
+            "compression" => &mut self.compression,
             "heartbeat" => &mut self.heartbeat,
             "auth" => &mut self.auth,
             "api" => &mut self.api,
@@ -406,6 +448,7 @@ impl Raw {
         let mut sections: Vec<(String, &dyn Section)> = vec![
             (String::new(), &self.node),
             ("limits".to_owned(), &self.limits),
+            ("compression".to_owned(), &self.compression),
             ("heartbeat".to_owned(), &self.heartbeat),
             ("auth".to_owned(), &self.auth),
             ("api".to_owned(), &self.api),
@@ -441,7 +484,7 @@ mod tests {
     fn every_documented_section_can_be_written() {
         let mut raw = Raw::default();
         let names: Vec<String> = raw.sections().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 11);
+        assert_eq!(names.len(), 12);
         for name in names {
             let is_namespace = name.starts_with(NAMESPACES);
             assert_eq!(raw.section_mut(&name).is_none(), is_namespace, "{name}");

@@ -4,18 +4,21 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
-use fanfare_guard::{NamespacePolicy, Namespaces, OriginPolicy, Right, TokenKeys};
+use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, TokenKeys};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::machine::Machine;
-use super::raw::{DEFAULT_NAMESPACE, LogFormat, NAMESPACES, Namespace, Raw, SendChoice, Who, key_path, namespace_path};
+use super::raw::{
+    self, Compress, DEFAULT_NAMESPACE, LogFormat, NAMESPACES, Namespace, Raw, SendChoice, Who, key_path, namespace_path,
+};
 use super::value::{Origin, Secret, Setting, nearest};
-use super::{Address, ConfigError, Problem, Program};
+use super::{Address, ConfigError, Problem, Program, history, moderation};
 
 /// Bytes of an outbox that must remain beside the longest message: its frame header and the dialect's words around
 /// it, so that a message that was accepted always fits an empty outbox.
@@ -40,16 +43,24 @@ pub struct Config {
     pub limits: Limits,
     /// What one client may send.
     pub messages: MessageLimits,
+    /// How messages are compressed; `None`: not at all.
+    pub compression: Option<Compression>,
     /// What one connection may have queued.
     pub outbox: OutboxLimits,
     /// Bytes all connections together may have queued.
     pub outbox_total_bytes_max: usize,
+    /// Bytes the histories of all rooms together may have.
+    pub history_total_bytes_max: usize,
     /// What a shard may owe its audience.
     pub intake: IntakeLimits,
     /// How clients are found to be gone.
     pub heartbeat: HeartbeatLimits,
     /// Rules by namespace.
     pub namespaces: Namespaces,
+    /// What the filters of namespaces know.
+    pub moderation: Arc<Moderation>,
+    /// Messages that may wait for a moderator.
+    pub held_max: usize,
     /// Whether clients may connect without a token.
     pub guests: bool,
     /// Keys that tokens are checked with.
@@ -96,6 +107,17 @@ pub struct Limits {
     pub rooms_max: usize,
 }
 
+/// How messages are compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compression {
+    /// Shorter messages are sent as they are.
+    pub threshold_bytes: usize,
+    /// From 1, the fastest, to 9, the shortest.
+    pub level: u8,
+    /// Whether clients may refer to what they have sent before.
+    pub client_context_takeover: bool,
+}
+
 /// Pages and paths for trying things out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
@@ -124,6 +146,9 @@ impl Config {
         if self.api_keys.is_empty() && !self.api_open {
             warnings.push("api.keys is empty: every call of the HTTP API is refused".to_owned());
         }
+        if self.holds_messages() && self.api_keys.is_empty() && !self.api_open {
+            warnings.push("messages are held for a moderator, but without api.keys nobody can release them".to_owned());
+        }
         if !self.admin.is_local() {
             warnings.push(format!(
                 "the admin listener {} can be reached from other machines: health and metrics need no key",
@@ -140,12 +165,7 @@ pub(super) const UNAVAILABLE: &[(&str, &str)] = &[
     ("limits", "mode"),
     ("auth", "jwks_url"),
     ("namespaces.*", "slow"),
-    ("namespaces.*", "filter"),
-    ("namespaces.*", "history_size"),
-    ("namespaces.*", "history_ms"),
     ("namespaces.*", "inbox_size"),
-    ("moderation", "words_file"),
-    ("moderation", "model_file"),
     ("engine", "kind"),
     ("engine", "url"),
 ];
@@ -204,6 +224,8 @@ struct Check {
 }
 
 const HOUR_MS: u64 = 3_600_000;
+/// A year.
+const HISTORY_MS_MAX: u64 = 365 * 24 * HOUR_MS;
 const CONNECTIONS_MAX: u64 = 10_000_000;
 
 impl Check {
@@ -223,6 +245,7 @@ impl Check {
                 fragments_max: self.count("limits.fragments_max", &limits.fragments_max, 1..=1 << 20),
                 ..MessageLimits::default()
             },
+            compression: self.compression(&raw.compression),
             outbox: OutboxLimits {
                 outbox_bytes_max: self.count("limits.outbox_bytes_max", &limits.outbox_bytes_max, 1..=1 << 30),
                 outbox_messages_max: self.count("limits.outbox_messages_max", &limits.outbox_messages_max, 1..=1 << 20),
@@ -235,6 +258,14 @@ impl Check {
                 0 => as_usize(machine.memory_bytes / 4),
                 bytes => as_usize(bytes),
             },
+            history_total_bytes_max: match self.number(
+                "limits.history_total_bytes_max",
+                &limits.history_total_bytes_max,
+                0..=1 << 44,
+            ) {
+                0 => as_usize(machine.memory_bytes / 8),
+                bytes => as_usize(bytes),
+            },
             intake: IntakeLimits::default(),
             heartbeat: HeartbeatLimits {
                 ping: self.time("heartbeat.ping_ms", &raw.heartbeat.ping_ms, 10..=HOUR_MS),
@@ -243,6 +274,8 @@ impl Check {
                 close: self.time("heartbeat.close_ms", &raw.heartbeat.close_ms, 10..=HOUR_MS),
             },
             namespaces: self.namespaces(raw),
+            moderation: moderation::load(&raw.moderation, &mut self.problems),
+            held_max: self.count("moderation.held_max", &raw.moderation.held_max, 1..=1_000_000),
             guests: raw.auth.guests.value,
             tokens: self.tokens(&raw.auth.keys),
             api_open: program == Program::Dev && api_keys.is_empty(),
@@ -291,6 +324,21 @@ impl Check {
         }
     }
 
+    fn compression(&mut self, raw: &raw::Compression) -> Option<Compression> {
+        let threshold = self.count("compression.threshold_bytes", &raw.threshold_bytes, 1..=1 << 20);
+        let level = self.number("compression.level", &raw.level, 1..=9);
+        let threshold_bytes = match raw.mode.value {
+            Compress::Off => return None,
+            Compress::On => 0,
+            Compress::Threshold => threshold,
+        };
+        Some(Compression {
+            threshold_bytes,
+            level: u8::try_from(level).unwrap_or(9),
+            client_context_takeover: raw.client_context_takeover.value,
+        })
+    }
+
     fn namespaces(&mut self, raw: &Raw) -> Namespaces {
         let fallback = &raw.namespaces[DEFAULT_NAMESPACE];
         let default = self.namespace(DEFAULT_NAMESPACE, fallback, fallback);
@@ -319,14 +367,29 @@ impl Check {
                 given(&rules.history_size, &fallback.history_size),
                 0..=1_000_000,
             ),
+            history_bytes_max: self.count(
+                &path("history_bytes_max"),
+                given(&rules.history_bytes_max, &fallback.history_bytes_max),
+                1..=1 << 40,
+            ),
+            history_ms: self.number(
+                &path("history_ms"),
+                given(&rules.history_ms, &fallback.history_ms),
+                0..=HISTORY_MS_MAX,
+            ),
+            last_value: given(&rules.history_size, &fallback.history_size).value == 1
+                && given(&rules.slow, &fallback.slow).value == raw::Slow::Latest,
             ticker_ms: self.number(&path("ticker_ms"), ticker, 0..=24 * HOUR_MS),
             coalesce_ms: self.number(&path("coalesce_ms"), given(&rules.coalesce_ms, &fallback.coalesce_ms), 0..=1_000),
             client_close: given(&rules.client_close, &fallback.client_close).value,
+            filter: moderation::filter(given(&rules.filter, &fallback.filter).value),
         }
     }
 
     /// What must hold between values.
     fn relations(&mut self, raw: &Raw, config: &Config) {
+        moderation::filters_without_files(raw, &mut self.problems);
+        history::too_small(raw, config, &mut self.problems);
         let limits = &raw.limits;
         let message = limits.message_bytes_max.value;
         let needed = message + OUTBOX_OVERHEAD_BYTES;
@@ -493,7 +556,7 @@ fn check_log_level(text: &str) -> Result<(), String> {
 
 /// Of two settings that contradict each other, the origin of the one with the higher precedence: who gave it has to
 /// act.
-fn later<A, B>(one: &Setting<A>, other: &Setting<B>) -> Origin {
+pub(super) fn later<A, B>(one: &Setting<A>, other: &Setting<B>) -> Origin {
     one.origin.clone().max(other.origin.clone())
 }
 

@@ -70,7 +70,12 @@ const TABLE: &[Walls] = &[
         arrows: &["fanfare-fanout", "fanfare-protocol"],
         never: &[SOCKETS, DICE, PROGRAM, RELAYS, SERDE],
     },
-    // The only crate with `unsafe`: it speaks to the kernel and to nobody else.
+    // The two crates with `unsafe`: one speaks to the kernel, one to the allocator, and both to nobody else.
+    Walls {
+        crate_name: "fanfare-alloc",
+        arrows: &[],
+        never: &[DICE, RELAYS, DASHMAP, TRACING, SERDE, &["tokio", "hyper", "mio", "parking_lot", "clap"]],
+    },
     Walls {
         crate_name: "fanfare-uring",
         arrows: &[],
@@ -89,6 +94,7 @@ const TABLE: &[Walls] = &[
     Walls {
         crate_name: "fanfare-server",
         arrows: &[
+            "fanfare-alloc",
             "fanfare-edge",
             "fanfare-registry",
             "fanfare-guard",

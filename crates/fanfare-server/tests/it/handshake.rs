@@ -1,10 +1,12 @@
 //! The door: which handshakes are let in, and what the others are told. Bytes are written by hand.
 
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::support::{Answer, Raw, TestNode, frame, handshake, request};
+use crate::support::{Answer, Raw, TestNode, frame, handshake, request, within};
 
 /// Answer to `key` as RFC 6455 section 1.3 works it out for its sample.
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -72,7 +74,7 @@ async fn handshakes_are_read_as_http_is_written() {
         lines(&["GET /ws?a=b&&=&c HTTP/1.1", HOST, UPGRADE, CONNECTION, VERSION, KEY]),
         // No body is no body.
         lines(&[GET, HOST, UPGRADE, CONNECTION, VERSION, KEY, "Content-Length: 0"]),
-        // Extensions that are offered need not be taken; an absent origin is no page's.
+        // Extensions that are offered need not be taken (deflate.rs has those that are); an absent origin is no page's.
         lines(&[GET, HOST, UPGRADE, CONNECTION, VERSION, KEY, "Sec-WebSocket-Extensions: x-unknown; a=1"]),
     ] {
         let answer = ask(&node, &handshake).await;
@@ -135,14 +137,16 @@ async fn what_is_no_http_is_400_too() {
         "GET /ws HTTP/1.1\r\nHost : a\r\n\r\n",
         "GET /ws HTTP/9.9\r\nHost: a\r\n\r\n",
         "GET /w\u{1}s HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST /ws HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}",
     ] {
         let mut raw = node.raw().await;
         raw.send(bytes.as_bytes()).await;
-        let answer = raw.head().await;
-        assert_eq!(answer.status, 400, "{bytes:?}");
+        raw.answer().await.expect_problem(400, "bad_request");
+        raw.end().await;
     }
+    // A head that is one, with a body whose length nobody can tell.
+    let lengths = "POST /ws HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n";
+    assert_eq!(ask(&node, lengths).await.status, 400);
     node.connect("/ws").await.event("welcome").await;
 }
 
@@ -208,6 +212,66 @@ async fn frames_that_come_with_the_handshake_are_not_lost() {
         }
         assert_eq!(got, [(0x81, 3), (0x8a, 3), (0x82, 300)], "cut at {cut}");
     }
+}
+
+/// Requests that come in one write are answered in turn; the last of them upgrades, and what followed it are its frames.
+#[tokio::test]
+async fn a_handshake_may_follow_other_requests_at_once() {
+    let node = TestNode::dev("");
+    let host = node.clients;
+    let page = format!("GET /nowhere HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let body = "x".repeat(12_000);
+    let post = format!("POST /nowhere HTTP/1.1\r\nHost: {host}\r\nContent-Length: 12000\r\n\r\n{body}");
+    let frames = [frame(0x81, b"one"), frame(0x82, &[3; 30_000]), frame(0x81, b"three")].concat();
+    let mut raw = node.raw().await;
+    raw.send(&[page.as_bytes(), post.as_bytes(), handshake("/echo", host, "").as_bytes(), &frames].concat()).await;
+    for _ in 0..2 {
+        raw.answer().await.expect_problem(404, "not_found");
+    }
+    assert_eq!(raw.head().await.status, 101);
+    assert_eq!(raw.frame().await.text(), "one");
+    assert_eq!(raw.frame().await.payload, [3; 30_000]);
+    assert_eq!(raw.frame().await.text(), "three");
+}
+
+/// Whoever waits for the answer is woken once. Were there two writes, one of so many readers would meet the first alone.
+#[tokio::test]
+async fn the_answer_and_the_first_words_come_in_one_write() {
+    let node = TestNode::dev("");
+    let clients = node.clients;
+    for (path, words) in [("/ws", "welcome"), ("/room/a?since=0000000000000000:0", "subscribed")] {
+        let reader = tokio::task::spawn_blocking(move || {
+            for _ in 0..200 {
+                let mut socket = std::net::TcpStream::connect(clients).expect("a listener");
+                socket.write_all(handshake(path, clients, "").as_bytes()).expect("a socket");
+                let mut first = vec![0; 4_096];
+                let read = socket.read(&mut first).expect("an answer");
+                let first = String::from_utf8_lossy(&first[..read]);
+                assert!(first.starts_with("HTTP/1.1 101 "), "{path}: {first:?}");
+                assert!(first.contains(&format!("\"name\":\"{words}\"")), "{path}: {first:?}");
+            }
+        });
+        within("the answers", reader).await.expect("no panic");
+    }
+}
+
+/// The end of the client's side may come with the handshake itself, and is told by the system only once.
+#[tokio::test]
+async fn who_says_no_more_than_the_handshake_is_seen_to_have_left() {
+    let node = TestNode::dev("");
+    let clients = node.clients;
+    let coming = tokio::task::spawn_blocking(move || {
+        let come = |_| {
+            let mut socket = std::net::TcpStream::connect(clients).expect("a listener");
+            socket.write_all(handshake("/room/a", clients, "").as_bytes()).expect("a socket");
+            socket.shutdown(Shutdown::Write).expect("a socket");
+            socket
+        };
+        (0..200).map(come).collect::<Vec<_>>()
+    });
+    let _sockets = within("all to come", coming).await.expect("no panic");
+    node.wait_for_metric(r#"fanfare_closes_total{reason="connection_lost"}"#, 200.0).await;
+    assert_eq!(node.metric("fanfare_connections").await, 0.0);
 }
 
 #[tokio::test]
@@ -373,13 +437,20 @@ async fn a_head_over_its_bound_is_431() {
     let fits = format!("X-Padding: {}\r\n", "x".repeat(7_000));
     assert_eq!(ask(&node, &handshake("/ws", node.clients, &fits)).await.status, 101);
     let too_long = format!("X-Padding: {}\r\n", "x".repeat(9_000));
-    assert_eq!(ask(&node, &handshake("/ws", node.clients, &too_long)).await.status, 431);
+    ask(&node, &handshake("/ws", node.clients, &too_long)).await.expect_problem(431, "header_bytes_max");
     let too_many: String = (0..30).map(|number| format!("X-{number}: x\r\n")).collect();
-    assert_eq!(ask(&node, &handshake("/ws", node.clients, &too_many)).await.status, 431);
+    ask(&node, &handshake("/ws", node.clients, &too_many)).await.expect_problem(431, "header_bytes_max");
     // One that never ends is refused as soon as it is too long.
     let mut raw = node.raw().await;
     raw.send(format!("GET /ws HTTP/1.1\r\nX-Padding: {}", "x".repeat(9_000)).as_bytes()).await;
-    assert_eq!(raw.head().await.status, 431);
+    raw.answer().await.expect_problem(431, "header_bytes_max");
+    raw.end().await;
+    // What follows a head is none of it.
+    let mut raw = node.raw().await;
+    let long = frame(0x81, &[b'x'; 20_000]);
+    raw.send(&[handshake("/echo", node.clients, "").as_bytes(), &long].concat()).await;
+    assert_eq!(raw.head().await.status, 101);
+    assert_eq!(raw.frame().await.payload.len(), 20_000);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+#[cfg(target_os = "linux")]
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -126,4 +128,59 @@ async fn two_thousand_that_break_off_leave_no_descriptor_and_no_place_taken() {
     let mut raw = Raw::open(clients).await;
     raw.send(handshake("/room/a", clients, "").as_bytes()).await;
     assert_eq!(raw.head().await.status, 503, "and no more than that");
+}
+
+/// Ten thousand come together and leave together, twice: what they needed goes back to the system, also while some stay.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_crowd_that_leaves_gives_its_memory_back() {
+    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) }).expect("a raised limit");
+    // As many as there are descriptors for, here and there; others test at the same time.
+    let crowd = (limit.saturating_sub(2_000)).min(10_000) as usize;
+    assert!(crowd >= 1_000, "{limit} descriptors are too few to show anything: ulimit -n 20000");
+    let process = Process::fanfare(&["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"], &[]);
+    let (clients, admin) = process.addresses();
+    let mut staying = Vec::new();
+    for _ in 0..10 {
+        staying.push(Raw::let_in(clients, "/room/a").await);
+    }
+    metric(admin, "fanfare_connections").await;
+    let before = anonymous_bytes(process.pid());
+    for _ in 0..2 {
+        let mut coming = JoinSet::new();
+        for some in 0..100 {
+            coming.spawn(async move {
+                let mut all = Vec::new();
+                for place in 0..crowd / 100 {
+                    all.push(Raw::let_in(clients, &format!("/room/{}", (some + place) % 100)).await);
+                }
+                all
+            });
+        }
+        let all: Vec<Raw> = coming.join_all().await.into_iter().flatten().collect();
+        let with_all = anonymous_bytes(process.pid());
+        let each = with_all.saturating_sub(before) / all.len();
+        assert!((100..1_024).contains(&each), "{each} bytes for each of {}", all.len());
+        for raw in all {
+            // A reset: thousands of ports would otherwise be unusable for a minute.
+            raw.stream.set_zero_linger().expect("a socket");
+        }
+        // A quarter of what they needed, at most: what is left is in pages that others share.
+        let most = before + (with_all - before) / 4;
+        wait_until("the memory to be back", async || anonymous_bytes(process.pid()) <= most).await;
+        assert_eq!(metric(admin, "fanfare_connections").await, 10.0);
+    }
+    for mut raw in staying {
+        raw.send(&frame(0x81, br#"{"name":"ping"}"#)).await;
+        while !raw.frame().await.text().contains("pong") {}
+    }
+}
+
+/// Resident memory of a process that is not a file's.
+#[cfg(target_os = "linux")]
+fn anonymous_bytes(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line for it");
+    line.split_ascii_whitespace().next().and_then(|kib| kib.parse::<usize>().ok()).expect("a number") * 1_024
 }

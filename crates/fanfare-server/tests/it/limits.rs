@@ -1,10 +1,16 @@
 //! Limits at the door and on each connection: what is beyond is refused with its reason, and the place comes back.
 
 use std::net::{IpAddr, SocketAddr};
+#[cfg(target_os = "linux")]
+use std::time::Instant;
 
+#[cfg(target_os = "linux")]
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 use tokio::net::TcpSocket;
 
+#[cfg(target_os = "linux")]
+use crate::process::Process;
 use crate::support::{Answer, Client, Raw, TestNode, frame, handshake, request, wait_until, within};
 
 /// A bare socket from this address of the loopback net.
@@ -254,4 +260,61 @@ async fn queued_bytes_of_all_connections_stay_within_the_budget() {
         }
     }
     node.wait_for_metric("fanfare_outbox_bytes", 0.0).await;
+}
+
+/// Who comes while descriptors are short waits for one; the listener is asked now and then, and not all the time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn without_descriptors_newcomers_wait_and_are_let_in_later() {
+    let process = Process::fanfare(&["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"], &[]);
+    let (clients, admin) = process.addresses();
+    let mut inside = Raw::let_in(clients, "/echo").await;
+    let mut operator = Raw::open(admin).await;
+    assert_eq!(accept_errors(&mut operator).await, 0.0);
+    // The limit is on numbers, and the lowest that is free is taken.
+    let used = descriptors_in_use(process.pid());
+    let limit = (0..).filter(|number| !used.contains(number)).nth(3).expect("numbers do not end");
+    let pid = Pid::from_raw(process.pid() as i32);
+    let hard = prlimit(pid, Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(1_024) });
+    hard.expect("a limit for our own child");
+    let begun = Instant::now();
+    let mut knocking = Vec::new();
+    for _ in 0..6 {
+        let mut raw = Raw::open(clients).await;
+        raw.send(handshake("/echo", clients, "").as_bytes()).await;
+        knocking.push(raw);
+    }
+    let mut late = knocking.split_off(3);
+    for raw in &mut knocking {
+        assert_eq!(raw.head().await.status, 101);
+    }
+    let mut errors = 0.0;
+    wait_until("some tries in vain", async || {
+        errors = accept_errors(&mut operator).await;
+        errors >= 3.0
+    })
+    .await;
+    let most = 1.0 + begun.elapsed().as_millis() as f64 / 50.0;
+    assert!(errors <= most, "{errors} errors in {:?}", begun.elapsed());
+    inside.send(&frame(0x81, b"still in")).await;
+    assert_eq!(inside.frame().await.text(), "still in");
+    drop(knocking);
+    for raw in &mut late {
+        assert_eq!(raw.head().await.status, 101);
+    }
+}
+
+/// Asked on a connection that stays open: another one could not be accepted.
+#[cfg(target_os = "linux")]
+async fn accept_errors(operator: &mut Raw) -> f64 {
+    operator.send(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let page = operator.answer().await;
+    let value = page.text().lines().find_map(|line| line.strip_prefix("fanfare_accept_errors_total "));
+    value.and_then(|value| value.parse().ok()).expect("the counter")
+}
+
+#[cfg(target_os = "linux")]
+fn descriptors_in_use(pid: u32) -> Vec<u64> {
+    let all = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process that runs");
+    all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }

@@ -368,6 +368,37 @@ fn assert_time(text: &str) {
 }
 
 #[tokio::test]
+async fn t7_the_last_messages_are_there_for_who_enters() {
+    let node = TestNode::dev("auth.guests = true\n[namespaces.chat]\nhistory_size = 3");
+    let mut alice = node.enter("chat:1", "?name=Alice").await;
+    for n in 1..=5 {
+        alice.say(json!({"name": "publish", "message": format!("line {n}")})).await;
+        alice.event("message").await;
+    }
+    // First what was said, then a place from exactly there on: nothing is missed in between, nothing comes twice.
+    let mut bob = node.connect("/ws?name=Bobby").await;
+    bob.event("welcome").await;
+    let page = bob.ask(json!({"name": "history", "room": "chat:1", "limit": 20})).await;
+    let said: Vec<_> =
+        page["messages"].as_array().expect("a list").iter().map(|m| (&m["user"], &m["message"])).collect();
+    let alice_said = ["line 3", "line 4", "line 5"].map(|line| (json!("Alice"), json!(line)));
+    assert_eq!(said, alice_said.iter().map(|(user, line)| (user, line)).collect::<Vec<_>>());
+    alice.say(json!({"name": "publish", "message": "in between"})).await;
+    alice.event("message").await;
+    let since = format!("{}:{}", page["epoch"].as_str().expect("an epoch"), page["offset"]);
+    let subscribed = bob.ask(json!({"name": "subscribe", "room": "chat:1", "since": since})).await;
+    assert_eq!(subscribed["recovered"], true);
+    alice.say(json!({"name": "publish", "message": "hello Bobby"})).await;
+    for (offset, line) in [(6, "in between"), (7, "hello Bobby")] {
+        let message = bob.event("message").await;
+        assert_eq!(
+            (&message["offset"], &message["message"], &message["user"]),
+            (&json!(offset), &json!(line), &json!("Alice"))
+        );
+    }
+}
+
+#[tokio::test]
 async fn t8_every_connection_is_counted_closed_once_whatever_its_end() {
     let node = TestNode::dev("limits.message_bytes_max = 1000");
     let mut opened = 0.0;

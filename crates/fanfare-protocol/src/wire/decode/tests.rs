@@ -1,3 +1,5 @@
+mod deflate;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -7,6 +9,7 @@ use super::*;
 enum Seen {
     Text(String),
     Binary(Vec<u8>),
+    Deflated(bool, Vec<u8>),
     Ping(Vec<u8>),
     Pong,
     Close(u16),
@@ -17,6 +20,7 @@ fn seen(input: Input<'_>) -> Seen {
         Input::Message(Message::Text(text)) => Seen::Text(text.to_owned()),
         Input::Message(Message::Binary(bytes)) => Seen::Binary(bytes.to_vec()),
         Input::Ping(bytes) => Seen::Ping(bytes.to_vec()),
+        Input::Deflated(deflated) => Seen::Deflated(deflated.is_text, deflated.payload.to_vec()),
         Input::Pong => Seen::Pong,
         Input::Close(code) => Seen::Close(code),
     }
@@ -47,11 +51,20 @@ fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Feeds `reads` one after the other, as a shell would, until the end, a close or an error.
 fn feed(decoder: &mut Decoder, reads: Vec<Vec<u8>>, limits: &MessageLimits) -> (Vec<Seen>, Option<CloseReason>) {
+    feed_with(decoder, reads, limits, false)
+}
+
+fn feed_with(
+    decoder: &mut Decoder,
+    reads: Vec<Vec<u8>>,
+    limits: &MessageLimits,
+    takes_deflated: bool,
+) -> (Vec<Seen>, Option<CloseReason>) {
     let mut inputs = Vec::new();
     for mut read in reads {
         let mut rest = &mut read[..];
         loop {
-            match decoder.next(rest, limits) {
+            match decoder.next_with(rest, limits, takes_deflated) {
                 Ok((used, input)) => {
                     let input = input.map(seen);
                     rest = &mut rest[used..];
@@ -454,6 +467,7 @@ proptest! {
                 Seen::Text(text) => prop_assert!(text.len() <= message_bytes_max),
                 Seen::Binary(bytes) => prop_assert!(bytes.len() <= message_bytes_max),
                 Seen::Ping(bytes) => prop_assert!(bytes.len() <= 125),
+                Seen::Deflated(..) => prop_assert!(false, "not negotiated"),
                 Seen::Pong | Seen::Close(_) => {}
             }
         }

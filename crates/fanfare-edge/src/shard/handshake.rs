@@ -1,0 +1,259 @@
+//! From the listener to a connection: sockets are accepted and heard by the shard's own loop. One whose first request is a handshake that
+//! is let in becomes a connection at once: no task, no second poll set, and one write. All others go to hyper with what was read of them.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfare_fanout::LaneId;
+use hyper::{Method, Request};
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use tracing::warn;
+
+use super::ShardLoop;
+use super::newcomers::Newcomer;
+use super::orders::wire_form;
+use super::sockets::Received;
+use crate::admission::{Admission, Door};
+use crate::counters::Handshake;
+use crate::gate::Permit;
+use crate::head::Head;
+use crate::http::{self, ClientContext};
+use crate::listener::{ACCEPT_RETRY, PolledListener, Stream};
+use crate::upgrade::{self, Switching};
+
+/// Sockets accepted in one turn: a crowd at the door holds up those inside for so long at most.
+const ACCEPTS_PER_TURN: usize = 32;
+
+/// Newcomers heard in one turn.
+const NEWCOMERS_PER_TURN: usize = 32;
+
+/// The listener as the loop sees it.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    listener: PolledListener,
+    /// Sockets may be waiting: the poll set says so only once.
+    pub(super) has_more: bool,
+    /// After an error of `accept`: not before.
+    pub(super) retry_at: Option<Duration>,
+}
+
+impl Entrance {
+    pub(super) fn new(listener: PolledListener) -> Self {
+        Self { listener, has_more: true, retry_at: None }
+    }
+
+    fn retry_if_due(&mut self, now: Duration) {
+        if self.retry_at.is_some_and(|due| due <= now) {
+            self.retry_at = None;
+            self.has_more = true;
+        }
+    }
+}
+
+impl ShardLoop {
+    /// Somebody waits at the listener.
+    pub(super) fn on_arrival(&mut self) {
+        if let Some(entrance) = &mut self.entrance {
+            // While descriptors are short the next try has its time.
+            entrance.has_more = entrance.retry_at.is_none();
+        }
+    }
+
+    /// True when sockets may be accepted, or newcomers be heard, at once.
+    pub(super) fn has_newcomers(&self) -> bool {
+        self.newcomers.has_ready() || self.entrance.as_ref().is_some_and(|entrance| entrance.has_more)
+    }
+
+    /// Lets sockets in, a bounded number.
+    pub(super) fn accept_newcomers(&mut self) {
+        let Some(mut entrance) = self.entrance.take() else { return };
+        if !self.hub.drain().is_accepting() {
+            entrance.listener.close(self.poll.get_ref().registry());
+            return;
+        }
+        entrance.retry_if_due(self.now);
+        for _ in 0..ACCEPTS_PER_TURN {
+            if !entrance.has_more {
+                break;
+            }
+            match entrance.listener.accept() {
+                Ok((socket, address)) => match self.hub.gate().enter(address) {
+                    Ok(permit) => self.receive_newcomer(socket, permit),
+                    Err(refused) => {
+                        self.hub.counters().shed.fetch_add(1, Ordering::Relaxed);
+                        self.serve_apart(socket, |stream| http::refuse(stream, refused));
+                    }
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => entrance.has_more = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    http::count_accept_error(&self.hub, &error);
+                    // Who went away while it waited keeps nobody else waiting.
+                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                        entrance.has_more = false;
+                        entrance.retry_at = Some(self.now + ACCEPT_RETRY);
+                    }
+                }
+            }
+        }
+        self.entrance = Some(entrance);
+    }
+
+    fn receive_newcomer(&mut self, socket: OwnedFd, permit: Permit) {
+        // In which variant it is spoken to is said when it is known; it is in no room before.
+        let lane = self.fanout.open(0);
+        if let Err(error) = self.watch_socket(&socket, lane) {
+            warn!(%error, "a newcomer could not be polled");
+            self.close_lane(lane);
+            return;
+        }
+        self.sockets.insert(lane.index, socket);
+        self.newcomers.enter(lane, permit, self.now);
+    }
+
+    /// Puts a socket into the poll set under its lane's index.
+    pub(super) fn watch_socket(&self, socket: &OwnedFd, lane: LaneId) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let token = Token(lane.index as usize);
+        self.poll.get_ref().registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest)
+    }
+
+    /// Hears newcomers in turn and sends those away whose time is up, a bounded number of each.
+    pub(super) fn hear_newcomers(&mut self) {
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        for _ in 0..NEWCOMERS_PER_TURN {
+            let Some(lane) = self.newcomers.next_ready() else { break };
+            match self.sockets.receive(lane.index, &mut buffer) {
+                Received::Bytes(read) => self.hear(lane, &mut buffer, read),
+                Received::WouldBlock => {}
+                Received::End | Received::Failed => self.send_away(lane),
+            }
+        }
+        self.read_buffer = buffer;
+        for _ in 0..NEWCOMERS_PER_TURN {
+            let Some(lane) = self.newcomers.overdue(self.now) else { break };
+            self.send_away(lane);
+        }
+    }
+
+    /// A newcomer has said something: `read` bytes, in the buffer.
+    fn hear(&mut self, lane: LaneId, buffer: &mut [u8], read: usize) {
+        let Some(newcomer) = self.newcomers.get_mut(lane.index) else { return };
+        let is_full = read == buffer.len();
+        let mut head = std::mem::take(&mut newcomer.head);
+        let seen = head.len();
+        let bytes = if seen == 0 {
+            &mut buffer[..read]
+        } else {
+            head.extend_from_slice(&buffer[..read]);
+            &mut head[..]
+        };
+        match Head::read(bytes, seen, self.head_limits) {
+            Ok(Head::Partial) => {
+                newcomer.head = if seen == 0 { bytes.to_vec() } else { head };
+                let has_hung_up = newcomer.has_hung_up;
+                if is_full || has_hung_up {
+                    self.newcomers.on_readable(lane.index, has_hung_up);
+                }
+            }
+            Ok(Head::Whole(request, length)) => {
+                let Some(newcomer) = self.newcomers.leave(lane.index) else { return };
+                match self.consider(&request) {
+                    Some(let_in) => self.let_in(newcomer, let_in, &mut bytes[length..], is_full),
+                    None => self.hand_to_hyper(newcomer, Bytes::copy_from_slice(bytes)),
+                }
+            }
+            Err(bad) => {
+                let Some(Newcomer { permit, .. }) = self.newcomers.leave(lane.index) else { return };
+                let Some(socket) = self.take_out(lane) else { return };
+                self.serve_apart(socket, async move |stream| {
+                    http::refuse_head(stream, bad).await;
+                    // Its place was taken for as long.
+                    drop(permit);
+                });
+            }
+        }
+    }
+
+    /// A handshake that is let in. Whatever else it is, and also what is refused, is answered over hyper, where the same is considered
+    /// again: only there answers are made.
+    fn consider(&self, request: &Request<()>) -> Option<(Switching, Admission)> {
+        let door = Door::at(request.uri().path(), self.hub.settings()).filter(|_| request.method() == Method::GET)?;
+        upgrade::consider(&self.hub, request, door).ok()
+    }
+
+    /// Makes a newcomer a connection. The answer to its handshake and the first words on the connection are one write.
+    fn let_in(
+        &mut self,
+        newcomer: Newcomer,
+        (switching, admission): (Switching, Admission),
+        early: &mut [u8],
+        has_more: bool,
+    ) {
+        let Newcomer { lane, permit, has_hung_up, .. } = newcomer;
+        let Admission { session, identity, expires, refused, since } = admission;
+        self.hub.counters().handshake(Handshake::Accepted);
+        self.fanout.set_variant(lane, wire_form(&session).index());
+        self.insert(lane, session, (identity, expires), permit);
+        debug_assert!(self.replies.owner.is_none(), "a handshake is not answered within a read");
+        self.replies.owner = Some(lane);
+        switching.write(&mut self.replies.data);
+        match refused {
+            Some(reason) => self.end(lane, reason),
+            None => self.greet(lane, since),
+        }
+        // A new socket takes some KiB. Were the kernel out of memory even for these, a ping could overtake the answer and the client would fail the
+        // handshake: it is lost then, and sees it.
+        self.send_replies(lane);
+        self.replies.end();
+        if !early.is_empty() {
+            self.on_bytes(lane, early);
+        }
+        self.see_to_lanes();
+        if has_more || has_hung_up {
+            self.on_readable(lane.index, has_hung_up);
+        }
+    }
+
+    fn hand_to_hyper(&mut self, newcomer: Newcomer, early: Bytes) {
+        let Newcomer { lane, permit, .. } = newcomer;
+        let Some(socket) = self.take_out(lane) else { return };
+        let context = Rc::new(ClientContext { hub: self.hub.clone(), shard: self.index });
+        self.serve_apart(socket, |stream| http::serve_client(context, stream, early, permit));
+    }
+
+    /// Serves a socket by a task.
+    fn serve_apart<F: Future<Output = ()> + 'static>(&self, socket: OwnedFd, serve: impl FnOnce(Stream) -> F) {
+        match self.transport.stream(socket) {
+            Ok(stream) => drop(tokio::task::spawn_local(serve(stream))),
+            Err(error) => warn!(%error, "a socket could not be polled"),
+        }
+    }
+
+    /// Takes a newcomer's socket out of its lane, which ends, and out of the poll set.
+    fn take_out(&mut self, lane: LaneId) -> Option<OwnedFd> {
+        self.close_lane(lane);
+        let socket = self.sockets.take(lane.index)?;
+        // It was put in when it was accepted.
+        let _ = self.poll.get_ref().registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+        Some(socket)
+    }
+
+    /// Closes a newcomer's socket.
+    fn send_away(&mut self, lane: LaneId) {
+        self.newcomers.leave(lane.index);
+        self.close_lane(lane);
+        drop(self.sockets.take(lane.index));
+    }
+
+    /// Ends a lane that is in no room yet.
+    pub(super) fn close_lane(&mut self, lane: LaneId) {
+        let left = self.fanout.close(lane);
+        debug_assert!(left.is_empty(), "it was in no room yet");
+    }
+}

@@ -1,0 +1,110 @@
+//! The far end of a connection: a decoder of server frames and of the two dialects that shares nothing with ours.
+
+use serde_json::Value;
+
+/// What a client heard, in the order it came.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// An object of the JSON dialect.
+    Json(Value),
+    /// Messages of the text dialect, and whether they came as text; several where they were joined.
+    Plain(Vec<Vec<u8>>, bool),
+    Ping,
+    Pong(Vec<u8>),
+    Close(u16, String),
+}
+
+/// Bytes come in, whole frames go out. Strict: whatever RFC 6455 forbids a server is a failure of the run.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    bytes: Vec<u8>,
+    /// Bytes of whole frames so far.
+    pub(crate) whole: u64,
+    has_closed: bool,
+}
+
+impl Reader {
+    /// Takes bytes in; gives what is whole.
+    pub(crate) fn read(&mut self, bytes: &[u8], speaks_json: bool) -> Vec<Heard> {
+        self.bytes.extend_from_slice(bytes);
+        let mut heard = Vec::new();
+        while let Some((first, payload, length)) = frame(&self.bytes) {
+            assert!(!self.has_closed, "something follows the close frame");
+            let this = interpret(first, payload, speaks_json);
+            self.has_closed = matches!(this, Heard::Close(..));
+            heard.push(this);
+            self.bytes.drain(..length);
+            self.whole += length as u64;
+        }
+        heard
+    }
+
+    /// Bytes of a frame that is not whole yet.
+    pub(crate) fn rest(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+/// First byte, payload and length of the frame at the front, once it is there.
+fn frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+    let (first, second) = (*bytes.first()?, *bytes.get(1)?);
+    assert_eq!(first & 0xf0, 0x80, "server frames here are final and use no extension: {first:#x}");
+    assert_eq!(second & 0x80, 0, "server frames are not masked");
+    let (length, header) = match second {
+        126 => (u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().expect("two"))), 4),
+        127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().expect("eight")), 10),
+        short => (u64::from(short), 2),
+    };
+    let least = match header {
+        4 => 126,
+        10 => 65_536,
+        _ => 0,
+    };
+    assert!(length >= least, "a length in a longer form than needed");
+    assert!(first & 0x08 == 0 || length <= 125, "a control frame of {length} bytes");
+    let end = header + usize::try_from(length).expect("a length that fits");
+    Some((first, bytes.get(header..end)?, end))
+}
+
+fn interpret(first: u8, payload: &[u8], speaks_json: bool) -> Heard {
+    match first & 0x0f {
+        1 => {
+            let text = str::from_utf8(payload).expect("text frames hold UTF-8");
+            if speaks_json {
+                return Heard::Json(serde_json::from_str(text).expect("the JSON dialect speaks JSON"));
+            }
+            Heard::Plain(text.split('\n').map(|line| line.as_bytes().to_vec()).collect(), true)
+        }
+        2 => {
+            assert!(!speaks_json, "the JSON dialect has no binary messages");
+            Heard::Plain(vec![payload.to_vec()], false)
+        }
+        8 => {
+            let (code, text) = payload.split_first_chunk().expect("our close frames carry a code");
+            Heard::Close(u16::from_be_bytes(*code), String::from_utf8(text.to_vec()).expect("a text"))
+        }
+        9 => Heard::Ping,
+        10 => Heard::Pong(payload.to_vec()),
+        opcode => panic!("opcode {opcode}"),
+    }
+}
+
+/// Appends one masked client frame.
+pub(crate) fn client_frame(first: u8, payload: &[u8], out: &mut impl Extend<u8>) {
+    let mask = [0x37, 0xfa, first, 0x3d];
+    let mut header = vec![first];
+    match payload.len() {
+        length @ 0..=125 => header.push(0x80 | length as u8),
+        length @ 126..=0xffff => {
+            header.push(0x80 | 126);
+            header.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            header.push(0x80 | 127);
+            header.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    header.extend_from_slice(&mask);
+    out.extend(header);
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+}
