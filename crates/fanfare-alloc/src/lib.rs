@@ -19,7 +19,7 @@ pub fn use_small_pages() {
 }
 
 /// Gives memory that is free back to the system: what this thread has freed, and what all threads have given up. Takes as long as looking at all of this
-/// thread's pages does, some milliseconds after a large crowd. Does nothing where the program uses another allocator.
+/// thread's pages does: not for a moment in which somebody waits. Does nothing where the program uses another allocator.
 pub fn give_back() {
     // SAFETY: `mi_collect` takes no pointer and may be called by any thread at any time. It touches no block that is in use.
     unsafe { libmimalloc_sys::mi_collect(true) };
