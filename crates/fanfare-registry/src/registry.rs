@@ -230,27 +230,19 @@ impl<O> Registry<O> {
         since: Option<Position>,
         now: Duration,
     ) -> Result<Joined, JoinError> {
-        loop {
-            let room = self.room(name, options, now).ok_or(JoinError::RoomsMax)?;
-            let mut state = room.lock();
-            if state.life == Life::Reaped {
-                drop(state);
-                // Whoever reaped it takes it out in the same step; help, so that this loop cannot wait for a sleeper.
-                self.forget(&room);
-                continue;
-            }
+        self.in_room(name, options, now, |room, mut state| {
             let is_new_user = user.is_some_and(|user| room.options().join_leave && !state.members.contains_key(user));
             let mut woken = SmallVec::new();
             if is_new_user {
                 let event = RoomEvent::Joined(room.name().clone(), user.cloned());
-                woken = self.say(&room, &mut state, event);
+                woken = self.say(room, &mut state, event);
             }
             let options = room.options();
             state.enter(shard, user, options.presence || options.join_leave);
             state.history.expire(now, &options.history, &self.keeping.budget);
-            self.keeping.settle(&room, &mut state);
+            self.keeping.settle(room, &mut state);
             let position = room.position(&state);
-            let (recovered, missed) = self.recover(&room, &state, since);
+            let (recovered, missed) = self.recover(room, &state, since);
             let joined = Joined { seq: state.seq, position, room: room.clone(), recovered, missed };
             drop(state);
             self.wake(&woken);
@@ -260,8 +252,9 @@ impl<O> Registry<O> {
                 let counter = if recovered { &self.stats.recovered } else { &self.stats.unrecovered };
                 counter.fetch_add(1, Ordering::Relaxed);
             }
-            return Ok(joined);
-        }
+            joined
+        })
+        .ok_or(JoinError::RoomsMax)
     }
 
     /// Gives a place in a room back. `says_so`: the others are told even where `join_leave` is off.
@@ -297,15 +290,8 @@ impl<O> Registry<O> {
         if options.history.is_on() {
             self.make_place(name, draft.payload.len());
         }
-        loop {
-            let room = self.room(name, options, now).ok_or(PublishError::RoomsMax)?;
-            let state = room.lock();
-            if state.life != Life::Reaped {
-                return self.publish_locked(&room, state, draft, now);
-            }
-            drop(state);
-            self.forget(&room);
-        }
+        self.in_room(name, options, now, |room, state| self.publish_locked(room, state, draft, now))
+            .ok_or(PublishError::RoomsMax)?
     }
 
     fn publish_locked(
@@ -347,6 +333,26 @@ impl<O> Registry<O> {
             receipt.report(Delivery::default());
         }
         Ok(Receipted { position, is_pressed: targets.iter().any(|&shard| self.shards[shard].is_pressed()) })
+    }
+
+    /// Does something with a room while it is locked and alive; one that is not there is made. `None`: it would be one too many.
+    fn in_room<R>(
+        &self,
+        name: &RoomName,
+        options: RoomOptions,
+        now: Duration,
+        act: impl FnOnce(&Arc<Room>, MutexGuard<'_, State>) -> R,
+    ) -> Option<R> {
+        loop {
+            let room = self.room(name, options, now)?;
+            let state = room.lock();
+            if state.life != Life::Reaped {
+                return Some(act(&room, state));
+            }
+            drop(state);
+            // Whoever reaped it takes it out in the same step; help, so that this loop cannot wait for a sleeper.
+            self.forget(&room);
+        }
     }
 
     /// Closes a room for all: everyone in it is told, then must leave. `false` when there is none.

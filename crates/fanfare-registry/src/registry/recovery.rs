@@ -53,23 +53,17 @@ impl<O> Registry<O> {
         query: &PageQuery,
         now: Duration,
     ) -> Result<Page, JoinError> {
-        loop {
-            let room = self.room(name, options, now).ok_or(JoinError::RoomsMax)?;
-            let mut state = room.lock();
-            if state.life == Life::Reaped {
-                drop(state);
-                self.forget(&room);
-                continue;
-            }
+        self.in_room(name, options, now, |room, mut state| {
             state.history.expire(now, &room.options().history, &self.keeping.budget);
             let page = state.history.page(query, room.position(&state));
             let is_vacated = is_newly_vacant(&mut state);
             drop(state);
             if is_vacated {
-                self.list_vacated(&room);
+                self.list_vacated(room);
             }
-            return Ok(page);
-        }
+            page
+        })
+        .ok_or(JoinError::RoomsMax)
     }
 
     /// Keeps a publication for those who come back. The room is locked.
