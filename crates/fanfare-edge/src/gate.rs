@@ -6,11 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
+use crate::observed::{Limit, WouldReject};
+
 /// Counts open sockets.
 #[derive(Debug)]
 pub(crate) struct Gate {
     connections_max: usize,
     per_ip_max: usize,
+    /// Where limits are only counted: who is beyond one is let in, and counted here.
+    observes: Option<Arc<WouldReject>>,
     open: AtomicUsize,
     per_ip: DashMap<IpAddr, usize>,
 }
@@ -33,19 +37,27 @@ pub(crate) struct Permit {
 }
 
 impl Gate {
-    pub(crate) fn new(connections_max: usize, per_ip_max: usize) -> Arc<Self> {
-        Arc::new(Self { connections_max, per_ip_max, open: AtomicUsize::new(0), per_ip: DashMap::new() })
+    pub(crate) fn new(connections_max: usize, per_ip_max: usize, observes: Option<Arc<WouldReject>>) -> Arc<Self> {
+        Arc::new(Self { connections_max, per_ip_max, observes, open: AtomicUsize::new(0), per_ip: DashMap::new() })
+    }
+
+    /// Whether what is beyond `limit` is let pass; counted then.
+    fn lets_pass(&self, limit: Limit) -> bool {
+        let Some(would_reject) = &self.observes else { return false };
+        would_reject.count(limit);
+        true
     }
 
     pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, Refused> {
         let address = address.filter(|_| self.per_ip_max > 0);
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
+        let is_full = self.open.fetch_add(1, Ordering::Relaxed) >= self.connections_max;
+        if is_full && !self.lets_pass(Limit::Connections) {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
         if let Some(address) = address {
             let mut count = self.per_ip.entry(address).or_insert(0);
-            if *count >= self.per_ip_max {
+            if *count >= self.per_ip_max && !self.lets_pass(Limit::ConnectionsPerIp) {
                 drop(count);
                 self.open.fetch_sub(1, Ordering::Relaxed);
                 return Err(Refused::Address);
@@ -73,7 +85,7 @@ mod tests {
 
     #[test]
     fn places_are_bounded_in_all_and_per_address_and_come_back() {
-        let gate = Gate::new(3, 2);
+        let gate = Gate::new(3, 2, None);
         let one = Some(IpAddr::from([127, 0, 0, 1]));
         let two = Some(IpAddr::from([127, 0, 0, 2]));
         let a = gate.enter(one).expect("a place");
@@ -85,6 +97,18 @@ mod tests {
         drop((a, c));
         let d = gate.enter(one).expect("the place is free again");
         drop((b, d));
+        assert_eq!(gate.open.load(Ordering::Relaxed), 0);
+        assert!(gate.per_ip.is_empty());
+    }
+
+    #[test]
+    fn observed_limits_let_pass_and_count() {
+        let would_reject = Arc::<WouldReject>::default();
+        let gate = Gate::new(3, 2, Some(would_reject.clone()));
+        let one = Some(IpAddr::from([127, 0, 0, 1]));
+        let permits: Vec<_> = (0..5).map(|_| gate.enter(one).expect("a place")).collect();
+        assert_eq!(would_reject.totals(0), [2, 3, 0, 0, 0]);
+        drop(permits);
         assert_eq!(gate.open.load(Ordering::Relaxed), 0);
         assert!(gate.per_ip.is_empty());
     }

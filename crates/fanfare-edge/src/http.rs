@@ -50,7 +50,7 @@ const ADMIN_CONNECTIONS_MAX: usize = 4_096;
 /// When the listener cannot be registered with the runtime.
 pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
     let acceptor = bound.into_tokio()?;
-    let gate = Gate::new(ADMIN_CONNECTIONS_MAX, 0);
+    let gate = Gate::new(ADMIN_CONNECTIONS_MAX, 0, None);
     loop {
         let (stream, _) = acceptor.accept(|error| count_accept_error(&hub, error)).await;
         let permit = match gate.enter(None) {

@@ -12,8 +12,9 @@ use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions};
 
 use crate::gate::Gate;
 use crate::moderation::{HeldOutcome, HeldPublication};
+use crate::observed::Limit;
 use crate::shard::Order;
-use crate::{Counters, Drain, HeldQueue, ModerationStats, Settings};
+use crate::{Counters, Drain, HeldQueue, ModerationStats, Settings, WouldReject};
 
 /// A metrics page and its content type.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub struct Hub {
     budget: Arc<Budget>,
     shard_stats: Box<[Arc<ShardStats>]>,
     counters: Counters,
+    would_reject: Arc<WouldReject>,
     moderation_stats: ModerationStats,
     held: HeldQueue,
     /// By shard: handshakes that were answered and are not connections yet. Written by the shard's thread alone.
@@ -51,11 +53,14 @@ impl Hub {
         epoch_seed: u64,
         metrics: MetricsPage,
     ) -> Self {
+        let would_reject = Arc::<WouldReject>::default();
+        let observes = settings.observes.then(|| would_reject.clone());
         Self {
             budget: Arc::new(Budget::new(settings.outbox_total_bytes_max)),
             shard_stats: intakes.iter().map(|_| Arc::default()).collect(),
             handshakes: intakes.iter().map(|_| AtomicUsize::new(0)).collect(),
-            gate: Gate::new(settings.connections_max, settings.connections_per_ip_max),
+            gate: Gate::new(settings.connections_max, settings.connections_per_ip_max, observes),
+            would_reject,
             registry: Registry::new(intakes, settings.registry, epoch_seed),
             counters: Counters::default(),
             moderation_stats: ModerationStats::default(),
@@ -95,6 +100,20 @@ impl Hub {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What was let pass where limits are only counted.
+    #[must_use]
+    pub fn would_reject(&self) -> &WouldReject {
+        &self.would_reject
+    }
+
+    /// Whether what is beyond `limit` is let pass: only where limits are observed, and counted then.
+    pub(crate) fn lets_pass(&self, limit: Limit) -> bool {
+        if self.settings.observes {
+            self.would_reject.count(limit);
+        }
+        self.settings.observes
     }
 
     /// What moderation has done.

@@ -23,6 +23,7 @@ mod http;
 mod hub;
 mod listener;
 mod moderation;
+mod observed;
 mod prefixed;
 mod problem;
 mod query;
@@ -36,6 +37,7 @@ pub use drain::Drain;
 pub use hub::{Hub, MetricsPage, MetricsText};
 pub use listener::{Bound, Listeners};
 pub use moderation::{HELD_OUTCOMES, HeldQueue, MODERATION_ACTIONS, ModerationStats};
+pub use observed::{OBSERVED_LIMITS, WouldReject};
 pub use settings::{ApiSettings, CompressionSettings, DrainSettings, Page, Script, SendPath, Settings};
 pub use shard::{Order, ShardHandle, start_shards};
 

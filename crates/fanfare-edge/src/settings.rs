@@ -85,6 +85,8 @@ pub struct Settings {
     pub messages_per_second_max: u32,
     /// Rooms of one connection. Beyond: refused.
     pub subscriptions_per_connection_max: usize,
+    /// The limits of [`OBSERVED_LIMITS`](crate::OBSERVED_LIMITS) do not hold: what is beyond is let pass and counted.
+    pub observes: bool,
     /// How frames reach the kernel.
     pub send_path: SendPath,
     /// Gives memory that is free back to the system. Called on a shard's thread when a crowd has left it.

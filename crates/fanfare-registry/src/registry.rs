@@ -27,6 +27,8 @@ pub struct RegistryLimits {
     /// Rooms at the same time. Beyond, the vacant room with a history that nobody has used for longest makes place; where there is
     /// none, joining and publishing to a new room are refused.
     pub rooms_max: usize,
+    /// What is beyond `rooms_max` is made all the same, and counted, when no other can make place.
+    pub observes: bool,
     /// Bytes of all histories together. Beyond, vacant rooms make place in the same way, then a room's own oldest messages.
     pub history_bytes_max: usize,
     /// How much of what somebody missed is read in one go.
@@ -36,7 +38,7 @@ pub struct RegistryLimits {
 impl Default for RegistryLimits {
     fn default() -> Self {
         let replay = Portion { messages_max: 256, bytes_max: 64 * 1024 };
-        Self { rooms_max: 1_000_000, history_bytes_max: usize::MAX, replay }
+        Self { rooms_max: 1_000_000, observes: false, history_bytes_max: usize::MAX, replay }
     }
 }
 
@@ -57,6 +59,8 @@ pub struct RegistryStats {
     pub evicted: AtomicU64,
     /// Publications that were not kept, or not for as long as their room would have, because of the bound on all histories.
     pub cut: AtomicU64,
+    /// Rooms made beyond the bound, because it is only observed.
+    pub would_reject: AtomicU64,
     /// Members that came back and were given all they had missed.
     pub recovered: AtomicU64,
     /// Members that came back and had missed what was not kept any more.
@@ -403,16 +407,26 @@ impl<O> Registry<O> {
     /// The room of this name, made if there is none. `None` at the bound on rooms, when no other can make place.
     fn room(&self, name: &RoomName, options: RoomOptions, now: Duration) -> Option<Arc<Room>> {
         loop {
-            let room = self.try_room(name, options, now);
-            if room.is_some() || !self.evict_idle(name) {
+            let room = self.try_room(name, options, now, self.limits.rooms_max);
+            if room.is_some() {
                 return room;
+            }
+            if !self.evict_idle(name) {
+                return self.limits.observes.then(|| self.room_beyond(name, options, now)).flatten();
             }
         }
     }
 
-    fn try_room(&self, name: &RoomName, options: RoomOptions, now: Duration) -> Option<Arc<Room>> {
+    /// The same where the bound is only observed.
+    #[cold]
+    fn room_beyond(&self, name: &RoomName, options: RoomOptions, now: Duration) -> Option<Arc<Room>> {
+        self.stats.would_reject.fetch_add(1, Ordering::Relaxed);
+        self.try_room(name, options, now, usize::MAX)
+    }
+
+    fn try_room(&self, name: &RoomName, options: RoomOptions, now: Duration, rooms_max: usize) -> Option<Arc<Room>> {
         self.rooms.get_or_make(name, || {
-            if self.stats.rooms.fetch_add(1, Ordering::Relaxed) >= self.limits.rooms_max {
+            if self.stats.rooms.fetch_add(1, Ordering::Relaxed) >= rooms_max {
                 self.stats.rooms.fetch_sub(1, Ordering::Relaxed);
                 return None;
             }

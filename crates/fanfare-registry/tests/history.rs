@@ -197,7 +197,7 @@ impl World {
         let intakes = (0..SHARDS).map(|_| Arc::new(Intake::new(IntakeLimits::default(), || {}))).collect();
         let (budget, stats) = (Arc::new(Budget::new(1 << 30)), Arc::new(ShardStats::default()));
         let shard = |_| (Shard::new(OUTBOX, 4_000, budget.clone(), stats.clone()), Wires::default());
-        let limits = RegistryLimits { rooms_max: 100, history_bytes_max, replay: REPLAY };
+        let limits = RegistryLimits { rooms_max: 100, history_bytes_max, replay: REPLAY, ..RegistryLimits::default() };
         let mut dice = Dice(seed);
         let clients = (0..CLIENTS).map(|n| Client {
             shard: n % SHARDS,

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
-use fanfare_edge::{HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText};
+use fanfare_edge::{
+    HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText, OBSERVED_LIMITS,
+};
 use fanfare_fanout::LATENCY_BOUNDS_US;
 use fanfare_guard::{Cause, words::WordList};
 use fanfare_protocol::CloseReason;
@@ -113,6 +115,10 @@ impl Writer<'_> {
         self.labelled("handshakes", "WebSocket handshakes, by result", "result", &handshakes)?;
         self.counter("accept_errors", "Errors while accepting", counters.accept_errors.load(Ordering::Relaxed))?;
         self.counter("shed", "Sockets refused at the door", counters.shed.load(Ordering::Relaxed))?;
+        let would_reject = hub.would_reject().totals(rooms.would_reject.load(Ordering::Relaxed));
+        let would_reject: Vec<_> = OBSERVED_LIMITS.into_iter().zip(would_reject).collect();
+        let help = "Let pass although beyond a limit, because limits.mode is observe";
+        self.labelled("would_reject", help, "limit", &would_reject)?;
         self.gauge("outbox_bytes", "Bytes queued for all connections", hub.budget().used() as i64)?;
         self.gauge(
             "outbox_bytes_max",

@@ -208,6 +208,7 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         intake: config.intake,
         registry: RegistryLimits {
             rooms_max: limits.rooms_max,
+            observes: limits.observes,
             history_bytes_max: config.history_total_bytes_max,
             ..RegistryLimits::default()
         },
@@ -219,6 +220,7 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         headers_max: limits.handshake_headers_max,
         messages_per_second_max: limits.messages_per_second_max.map_or(0, std::num::NonZero::get),
         subscriptions_per_connection_max: limits.subscriptions_per_connection_max,
+        observes: limits.observes,
         send_path,
         give_back: fanfare_alloc::give_back,
         echo: config.diagnostics.echo,

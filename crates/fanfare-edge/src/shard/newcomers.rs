@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn deadlines_are_those_of_who_is_here_and_do_not_pile_up() {
-        let gate = Gate::new(10_000, 0);
+        let gate = Gate::new(10_000, 0, None);
         let mut newcomers = Newcomers::new(Duration::from_secs(10));
         let mut generation = 0;
         let mut come = |newcomers: &mut Newcomers, index, seconds| {

@@ -16,6 +16,7 @@ use super::ShardLoop;
 use super::orders::Order;
 use crate::hub::ConnectionId;
 use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
+use crate::observed::Limit;
 
 /// Users listed in one `presence` reply.
 const PRESENCE_MEMBERS_MAX: usize = 1_000;
@@ -209,7 +210,7 @@ impl ShardLoop {
             }
             return;
         }
-        if self.rooms_of(lane).len() >= max {
+        if self.rooms_of(lane).len() >= max && !hub.lets_pass(Limit::Subscriptions) {
             let message = format!("this connection is in {max} rooms already; unsubscribe from one first");
             return self.refuse(lane, ErrorCode::LimitReached, &message, id);
         }

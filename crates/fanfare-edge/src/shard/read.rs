@@ -10,6 +10,7 @@ use fanfare_protocol::{Action, CloseReason};
 use super::connection::Phase;
 use super::sockets::Received;
 use super::{ACKS_OWED_PAUSE, READ_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PAUSE, Replies, ShardLoop};
+use crate::observed::Limit;
 
 /// What the messages of one read may inflate to before others are read: a few bytes may stand for a whole message.
 const INFLATED_BYTES_MAX: usize = 2 * READ_BYTES_MAX;
@@ -156,7 +157,7 @@ impl ShardLoop {
     /// Counts a message. One that came too fast ends the connection, before it costs anything.
     fn lets_in(&mut self, lane: LaneId) -> bool {
         self.hub.counters().received.fetch_add(1, Ordering::Relaxed);
-        let is_too_fast = self.is_too_fast(lane);
+        let is_too_fast = self.is_too_fast(lane) && !self.hub.lets_pass(Limit::MessagesPerSecond);
         if is_too_fast {
             self.end(lane, CloseReason::TooFast);
         }

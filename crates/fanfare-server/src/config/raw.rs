@@ -235,7 +235,9 @@ section! {
         /// each room's own oldest messages. 0: an eighth of the machine's memory, or of the control group's memory limit where that
         /// is lower.
         history_total_bytes_max: u64 = 0,
-        /// Whether limits hold or are only counted.
+        /// Whether limits hold, or what is beyond them is let pass and counted in `fanfare_would_reject_total`. Observed are
+        /// `connections_max`, `connections_per_ip_max`, `rooms_max`, `subscriptions_per_connection_max` and
+        /// `messages_per_second_max`. All others bound what a stranger can make this node keep in memory, and always hold.
         mode: Mode = Mode::Enforce,
     }
 }

@@ -319,7 +319,6 @@ fn features_that_are_not_built_are_refused() {
     };
     refused("engine", "kind", r#""redis""#, r#""memory""#);
     refused("engine", "url", r#""redis://x""#, r#""""#);
-    refused("limits", "mode", r#""observe""#, r#""enforce""#);
     refused("auth", "jwks_url", r#""https://x""#, r#""""#);
     for table in ["namespaces.default", "namespaces.chat"] {
         refused(table, "slow", r#""latest""#, r#""evict""#);
@@ -605,4 +604,12 @@ fn the_committed_reference_page_is_the_generated_one() {
         committed == reference::page(),
         "docs/configuration.md is not what `fanfare config docs` prints: run `make docs-configuration`"
     );
+}
+
+#[test]
+fn limits_that_are_only_observed_are_warned_of() {
+    let config = file("[limits]\nmode = \"observe\"").unwrap();
+    assert!(config.limits.observes);
+    assert!(config.warnings().iter().any(|warning| warning.contains("limits.mode is observe")));
+    assert!(!file("").unwrap().limits.observes);
 }

@@ -15,7 +15,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::machine::Machine;
 use super::raw::{
-    self, Compress, DEFAULT_NAMESPACE, LogFormat, NAMESPACES, Namespace, Raw, SendChoice, Who, key_path, namespace_path,
+    self, Compress, DEFAULT_NAMESPACE, LogFormat, Mode, NAMESPACES, Namespace, Raw, SendChoice, Who, key_path,
+    namespace_path,
 };
 use super::value::{Origin, Secret, Setting, nearest};
 use super::{Address, ConfigError, Problem, Program, history, moderation};
@@ -105,6 +106,8 @@ pub struct Limits {
     pub subscriptions_per_connection_max: usize,
     /// Rooms at once.
     pub rooms_max: usize,
+    /// Whether what is beyond some of these limits is let pass, and only counted.
+    pub observes: bool,
 }
 
 /// How messages are compressed.
@@ -149,6 +152,13 @@ impl Config {
         if self.holds_messages() && self.api_keys.is_empty() && !self.api_open {
             warnings.push("messages are held for a moderator, but without api.keys nobody can release them".to_owned());
         }
+        if self.limits.observes {
+            warnings.push(
+                "limits.mode is observe: connections, rooms, subscriptions and messages a second beyond their limits \
+                 are let pass and counted in fanfare_would_reject_total"
+                    .to_owned(),
+            );
+        }
         if !self.admin.is_local() {
             warnings.push(format!(
                 "the admin listener {} can be reached from other machines: health and metrics need no key",
@@ -162,7 +172,6 @@ impl Config {
 /// Keys whose feature is not in this version: any value but the default is refused, so that nobody relies on a
 /// promise that is not kept. `*` stands for any namespace. Whoever builds the feature deletes the row.
 pub(super) const UNAVAILABLE: &[(&str, &str)] = &[
-    ("limits", "mode"),
     ("auth", "jwks_url"),
     ("namespaces.*", "slow"),
     ("namespaces.*", "inbox_size"),
@@ -321,6 +330,7 @@ impl Check {
                 1..=1_000_000,
             ),
             rooms_max: self.count("limits.rooms_max", &limits.rooms_max, 1..=100_000_000),
+            observes: limits.mode.value == Mode::Observe,
         }
     }
 

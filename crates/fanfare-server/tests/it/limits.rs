@@ -318,3 +318,35 @@ fn descriptors_in_use(pid: u32) -> Vec<u64> {
     let all = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process that runs");
     all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
+
+#[tokio::test]
+async fn observed_limits_let_pass_and_count() {
+    let node = TestNode::dev(
+        "[limits]\nmode = \"observe\"\nconnections_max = 1\nconnections_per_ip_max = 1\nrooms_max = 1\n\
+         subscriptions_per_connection_max = 1\nmessages_per_second_max = 4",
+    );
+    let would_reject =
+        async |limit: &str| node.metric(&format!("fanfare_would_reject_total{{limit=\"{limit}\"}}")).await;
+    let mut client = node.connect("/ws").await;
+    client.event("welcome").await;
+    client.subscribe("a").await;
+    for limit in ["connections_max", "connections_per_ip_max", "rooms_max", "subscriptions_per_connection_max"] {
+        assert_eq!(would_reject(limit).await, 0.0, "{limit}: nothing was beyond it");
+    }
+    client.subscribe("b").await;
+    assert_eq!((would_reject("rooms_max").await, would_reject("subscriptions_per_connection_max").await), (1.0, 1.0));
+    let mut other = node.enter("a", "").await;
+    assert_eq!((would_reject("connections_max").await, would_reject("connections_per_ip_max").await), (1.0, 1.0));
+    for n in 0..20 {
+        client.say(json!({"name": "publish", "room": "a", "message": n})).await;
+    }
+    for n in 0..20 {
+        assert_eq!(other.event("message").await["message"], n, "everybody is heard, however fast");
+    }
+    let too_fast = would_reject("messages_per_second_max").await;
+    assert!((1.0..=18.0).contains(&too_fast), "{too_fast} of 22 messages were beyond four a second");
+    assert_eq!(node.metric("fanfare_shed_total").await, 0.0);
+    // What bounds memory holds all the same.
+    other.say(json!({"name": "message", "message": "x".repeat(70_000)})).await;
+    assert_eq!(other.closed().await.0, 1009);
+}
