@@ -149,7 +149,7 @@ async fn client_route(context: &Rc<ClientContext>, request: Request<Incoming>, p
         return upgrade::answer(context, request, door, permit);
     }
     if settings.api.on_client_listener && path.starts_with("/api/") {
-        return api::route(&context.hub, request).await;
+        return api::answer(&context.hub, request).await;
     }
     not_found()
 }
@@ -157,7 +157,7 @@ async fn client_route(context: &Rc<ClientContext>, request: Request<Incoming>, p
 async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     let path = request.uri().path();
     if path.starts_with("/api/") {
-        return api::route(hub, request).await;
+        return api::answer(hub, request).await;
     }
     if !matches!(path, "/livez" | "/readyz" | "/metrics") {
         return not_found();

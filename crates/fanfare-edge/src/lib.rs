@@ -18,7 +18,6 @@ mod extensions;
 pub mod fuzzing;
 mod gate;
 mod head;
-mod held;
 mod http;
 mod hub;
 mod listener;

@@ -68,10 +68,10 @@ pub(crate) fn not_found() -> Answer {
     Problem::new(StatusCode::NOT_FOUND, "not_found", "nothing is at this path").answer()
 }
 
-pub(crate) fn method_not_allowed(allow: &'static str) -> Answer {
+pub(crate) fn method_not_allowed(allow: &str) -> Answer {
     let detail = format!("this path takes {allow}");
     let mut answer = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).answer();
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_str(allow).expect("names of methods"));
     answer
 }
 

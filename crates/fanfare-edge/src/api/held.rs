@@ -1,27 +1,33 @@
 //! The moderators' part of the API: what waits, and letting it go either way.
 
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fanfare_protocol::{Payload, UserName};
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::api;
+use super::publish;
+use super::route::{Call, Route, now};
 use crate::hub::Hub;
 use crate::moderation::{HeldOutcome, HeldPublication};
-use crate::problem::{Answer, Problem, json as answer, method_not_allowed, not_found};
+use crate::problem::{Answer, Problem, json as answer};
 use crate::query;
 
 /// Publications in one answer.
 const LIST_MAX: usize = 1_000;
 const LIST_DEFAULT: usize = 100;
 
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/api/held", |call| now(list(&call))),
+    Route::post("/api/held/{held}/release", |call| Box::pin(release(call))),
+    Route::post("/api/held/{held}/discard", |call| now(discard(&call))),
+];
+
 /// `GET /api/held?after=&limit=`: the oldest first.
-pub(crate) fn list(hub: &Hub, query: Option<&str>) -> Answer {
+fn list(call: &Call) -> Result<Answer, Problem> {
+    let (hub, query) = (&call.hub, call.query());
     let number = |name, default: u64, max: u64| match query::parameter(query, name).map(|text| text.parse::<u64>()) {
         None => Some(default),
         Some(Ok(number)) if number <= max => Some(number),
@@ -30,7 +36,7 @@ pub(crate) fn list(hub: &Hub, query: Option<&str>) -> Answer {
     let limit = number("limit", LIST_DEFAULT as u64, LIST_MAX as u64).filter(|&limit| limit > 0);
     let (Some(after), Some(limit)) = (number("after", 0, u64::MAX), limit) else {
         let detail = format!("limit is a number from 1 to {LIST_MAX}, after is the `held` number of a publication");
-        return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_limit", detail).answer();
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_limit", detail));
     };
     // One more than asked for tells whether there is a next page.
     let limit = usize::try_from(limit).unwrap_or(LIST_MAX);
@@ -39,7 +45,7 @@ pub(crate) fn list(hub: &Hub, query: Option<&str>) -> Answer {
     held.truncate(limit);
     let next = held.last().filter(|_| has_more).map(|(id, _)| *id);
     let held = held.iter().map(|(id, publication)| HeldBody::new(hub, *id, publication)).collect();
-    answer(StatusCode::OK, &ListBody { held, next, waiting: hub.held().len() })
+    Ok(answer(StatusCode::OK, &ListBody { held, next, waiting: hub.held().len() }))
 }
 
 #[derive(Serialize)]
@@ -87,29 +93,34 @@ fn message(payload: &Payload) -> Box<RawValue> {
     text.unwrap_or_default()
 }
 
-/// `POST /api/held/{id}/release` and `…/discard`. `rest` is what follows `/api/held/`.
-pub(crate) async fn act(hub: &Arc<Hub>, method: &Method, rest: &str) -> Answer {
-    let Some((id, verb @ ("release" | "discard"))) = rest.split_once('/') else { return not_found() };
-    if method != Method::POST {
-        return method_not_allowed("POST");
-    }
-    let Some((id, publication)) = id.parse().ok().and_then(|id| Some((id, hub.held().take(id)?))) else {
-        let detail = format!("no publication {id} waits on this node; somebody may have seen to it already");
-        return Problem::new(StatusCode::NOT_FOUND, "no_held", detail).answer();
-    };
-    if verb == "discard" {
-        hub.moderation_stats().ended(HeldOutcome::Discarded);
-        return answer(StatusCode::OK, &json!({ "held": id, "discarded": true }));
-    }
-    match api::release(hub, publication.clone()) {
+/// `POST /api/held/{held}/discard`.
+fn discard(call: &Call) -> Result<Answer, Problem> {
+    let (held, _) = take(call)?;
+    call.hub.moderation_stats().ended(HeldOutcome::Discarded);
+    Ok(answer(StatusCode::OK, &json!({ "held": held, "discarded": true })))
+}
+
+/// `POST /api/held/{held}/release`.
+async fn release(call: Call) -> Result<Answer, Problem> {
+    let (held, publication) = take(&call)?;
+    match publish::release(&call.hub, publication.clone()) {
         Ok(accepted) => {
-            hub.moderation_stats().ended(HeldOutcome::Released);
-            api::receipt_answer(accepted).await
+            call.hub.moderation_stats().ended(HeldOutcome::Released);
+            publish::receipt_answer(accepted).await
         }
         Err(problem) => {
             // It waits on: whoever asked can ask again.
-            hub.held().put_back(id, publication);
-            problem.answer()
+            call.hub.held().put_back(held, publication);
+            Err(problem)
         }
     }
+}
+
+fn take(call: &Call) -> Result<(u64, HeldPublication), Problem> {
+    let id = call.place(0);
+    let taken = id.parse().ok().and_then(|id| Some((id, call.hub.held().take(id)?)));
+    taken.ok_or_else(|| {
+        let detail = format!("no publication {id} waits on this node; somebody may have seen to it already");
+        Problem::new(StatusCode::NOT_FOUND, "no_held", detail)
+    })
 }

@@ -1,0 +1,108 @@
+//! Rooms: their list, one of them, what was said in it, and its end.
+
+use fanfare_protocol::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryPage, Position, RoomName};
+use fanfare_registry::{PageQuery, Portion, RoomInfo};
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::body::limit;
+use super::route::{Call, Route, now};
+use crate::hub::Hub;
+use crate::problem::{Answer, Problem, json, with_type};
+use crate::query;
+
+/// Rooms in one answer.
+const ROOMS_MAX: usize = 1_000;
+const ROOMS_DEFAULT: usize = 100;
+
+/// Bytes of messages in one page of history.
+const HISTORY_BYTES_MAX: usize = 1024 * 1024;
+
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/api/rooms", |call| now(list(&call))),
+    Route::get("/api/rooms/{room}", |call| now(describe(&call))),
+    Route::delete("/api/rooms/{room}", |call| now(close(&call))),
+    Route::get("/api/rooms/{room}/history", |call| now(history(&call))),
+];
+
+#[derive(Serialize)]
+struct RoomBody {
+    room: String,
+    occupancy: u64,
+    epoch: String,
+    offset: u64,
+    age_ms: u64,
+}
+
+impl RoomBody {
+    fn new(hub: &Hub, info: &RoomInfo) -> Self {
+        Self {
+            room: info.name.to_string(),
+            occupancy: info.occupancy,
+            epoch: Position::epoch_text(info.position.epoch),
+            offset: info.position.offset,
+            age_ms: hub.now().saturating_sub(info.created).as_millis() as u64,
+        }
+    }
+}
+
+fn list(call: &Call) -> Result<Answer, Problem> {
+    let (hub, query) = (&call.hub, call.query());
+    let prefix = query::parameter(query, "prefix").unwrap_or_default();
+    let after = query::parameter(query, "after").unwrap_or_default();
+    let limit = limit(query, ROOMS_DEFAULT, ROOMS_MAX)?;
+    // One more than asked for tells whether there is a next page.
+    let mut rooms = hub.registry().list(&prefix, &after, limit + 1);
+    let has_more = rooms.len() > limit;
+    rooms.truncate(limit);
+    let next = rooms.last().filter(|_| has_more).map(|info| info.name.to_string());
+    let rooms: Vec<_> = rooms.iter().map(|info| RoomBody::new(hub, info)).collect();
+    Ok(json(StatusCode::OK, &serde_json::json!({ "rooms": rooms, "next": next })))
+}
+
+fn describe(call: &Call) -> Result<Answer, Problem> {
+    let name = parse_room(call.place(0))?;
+    let room = call.hub.registry().get(&name).ok_or_else(|| no_room(&name))?;
+    Ok(json(StatusCode::OK, &RoomBody::new(&call.hub, &room.info())))
+}
+
+fn close(call: &Call) -> Result<Answer, Problem> {
+    let name = parse_room(call.place(0))?;
+    if !call.hub.registry().close(&name) {
+        return Err(no_room(&name));
+    }
+    Ok(json(StatusCode::OK, &serde_json::json!({ "room": name.as_str(), "closed": true })))
+}
+
+fn history(call: &Call) -> Result<Answer, Problem> {
+    let page = page(call)?;
+    Ok(with_type(StatusCode::OK, "application/json", page.to_json().into()))
+}
+
+fn page(call: &Call) -> Result<HistoryPage, Problem> {
+    let (hub, query) = (&call.hub, call.query());
+    let name = parse_room(call.place(0))?;
+    let since = query::parameter(query, "since").map(|since| since.parse::<Position>()).transpose();
+    let since = since.map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail))?;
+    let messages_max = limit(query, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX)?;
+    let options = hub.room_options(&name);
+    if !options.history.is_on() {
+        let detail = format!("no history is kept in the room {name}: `history_size` of its namespace is 0");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_available", detail));
+    }
+    if hub.registry().get(&name).is_none() {
+        return Err(no_room(&name));
+    }
+    let portion = Portion { messages_max, bytes_max: HISTORY_BYTES_MAX };
+    let page = hub.registry().history(&name, options, &PageQuery { since, portion }, hub.now());
+    let page = page.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "rooms_max", error.to_string()))?;
+    Ok(hub.history_page(page, since.is_some()))
+}
+
+fn no_room(name: &RoomName) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no_room", format!("there is no room {name} on this node now"))
+}
+
+pub(super) fn parse_room(room: &str) -> Result<RoomName, Problem> {
+    RoomName::parse(room).map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_room", error.to_string()))
+}
