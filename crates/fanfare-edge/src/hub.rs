@@ -7,14 +7,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fanfare_fanout::{Budget, Intake, LaneId, ShardStats};
 use fanfare_guard::{Filter, NamespacePolicy, Ruling};
-use fanfare_protocol::{HistoryPage, Past, PayloadRef, RoomName};
+use fanfare_protocol::{CloseReason, HistoryPage, Past, PayloadRef, RoomName};
 use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions};
+use tokio::sync::oneshot;
 
 use crate::gate::Gate;
 use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::observed::Limit;
 use crate::shard::Order;
 use crate::{Counters, Drain, HeldQueue, ModerationStats, Settings, WouldReject};
+
+/// So long a shard may take to answer who asks it. One that has ended, at the end of a drain, never does.
+const SHARD_ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A metrics page and its content type.
 #[derive(Debug)]
@@ -145,6 +149,20 @@ impl Hub {
         for shard in self.registry.shards() {
             shard.push(Item::Order(Order::Drain { window }));
         }
+    }
+
+    /// Ends a connection. Says whether it was there, and open until now.
+    pub(crate) async fn end_connection(&self, connection: ConnectionId, reason: CloseReason) -> bool {
+        let lane = connection.lane;
+        let end = |told| Order::End { lane, reason, told: Some(told) };
+        self.ask(connection.shard, end).await.unwrap_or(false)
+    }
+
+    /// Asks a shard. `None`: there is no such shard, or it has ended, or says nothing for [`SHARD_ANSWER_MAX`].
+    pub(crate) async fn ask<T>(&self, shard: usize, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        self.registry.shards().get(shard)?.push(Item::Order(order(tell)));
+        tokio::time::timeout(SHARD_ANSWER_MAX, told).await.ok()?.ok()
     }
 
     pub(crate) fn metrics(&self, is_open_metrics: bool) -> MetricsText {

@@ -12,6 +12,7 @@ use fanfare_protocol::{
     CloseReason, Dialect, Event, Mode, Position, ReplyId, Session, Variant, WireForm, wire::Decoder,
 };
 use fanfare_registry::Item;
+use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::ShardLoop;
@@ -37,6 +38,16 @@ pub enum Order {
         offset: Option<Arc<AtomicU64>>,
         /// What became of it.
         delivery: Delivery,
+    },
+    /// End a connection.
+    #[doc(hidden)]
+    End {
+        /// Which one.
+        lane: LaneId,
+        /// Why.
+        reason: CloseReason,
+        /// Where to say whether it was there, and open; nowhere, if nobody asks.
+        told: Option<oneshot::Sender<bool>>,
     },
     /// Close all connections evenly over the window, then end.
     Drain {
@@ -89,6 +100,16 @@ impl ShardLoop {
                 let ack = Event::Ack { offset, delivered, dropped, evicted, id: ReplyId(Some(&id)) };
                 self.send_event(lane, Lane::Control, &ack);
                 self.count_ack(lane);
+            }
+            Item::Order(Order::End { lane, reason, told }) => {
+                let is_open = self.is_open(lane);
+                if is_open {
+                    self.end(lane, reason);
+                }
+                if let Some(told) = told {
+                    // Whoever asked may have gone; the connection ends all the same.
+                    let _ = told.send(is_open);
+                }
             }
             Item::Order(Order::Drain { window }) => {
                 let open = self.connections.iter().flatten().filter(|c| c.is_open()).count();

@@ -11,6 +11,7 @@ mod frames;
 mod handshake;
 mod heartbeat;
 mod history;
+mod inspect;
 mod leaks;
 mod limits;
 mod metrics;
