@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use crate::admission::Door;
 use crate::deadlined::Deadlined;
-use crate::gate::{Gate, Permit, Refused};
+use crate::gate::{Gate, GateLimits, Permit, Refused};
 use crate::head::BadHead;
 use crate::hub::Hub;
 use crate::listener::{Bound, Stream};
@@ -50,7 +50,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 4_096;
 /// When the listener cannot be registered with the runtime.
 pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
     let acceptor = bound.into_tokio()?;
-    let gate = Gate::new(ADMIN_CONNECTIONS_MAX, 0, None);
+    let limits = GateLimits { connections_max: ADMIN_CONNECTIONS_MAX, per_ip_max: 0, observes: false };
+    let gate = Gate::new(limits, Arc::default());
     loop {
         let (stream, _) = acceptor.accept(|error| count_accept_error(&hub, error)).await;
         let permit = match gate.enter(None) {
@@ -145,7 +146,7 @@ async fn client_route(context: &Rc<ClientContext>, request: Request<Incoming>, p
         return script(&settings.script, &request);
     }
     let path = path.to_owned();
-    if let Some(door) = Door::at(&path, settings) {
+    if let Some(door) = Door::at(&path, &settings) {
         return upgrade::answer(context, request, door, permit);
     }
     if settings.api.on_client_listener && path.starts_with("/api/") {
@@ -184,7 +185,8 @@ fn text(status: StatusCode, body: &'static str) -> Answer {
 }
 
 fn page(hub: &Hub, method: &Method) -> Answer {
-    let Some(page) = &hub.settings().page else { return not_found() };
+    let settings = hub.settings();
+    let Some(page) = &settings.page else { return not_found() };
     if !matches!(*method, Method::GET | Method::HEAD) {
         return method_not_allowed("GET, HEAD");
     }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::{ArcSwap, Guard};
 use fanfare_fanout::{Budget, Intake, LaneId, ShardStats};
 use fanfare_guard::{Filter, NamespacePolicy, Ruling};
 use fanfare_protocol::{CloseReason, HistoryPage, Past, PayloadRef, RoomName};
@@ -34,7 +35,10 @@ pub type MetricsPage = Box<dyn Fn(bool) -> MetricsText + Send + Sync>;
 
 /// What all connections of a node share. One per process, behind an `Arc`.
 pub struct Hub {
-    settings: Settings,
+    /// Replaced as a whole by a reload.
+    settings: ArcSwap<Settings>,
+    /// How often they have been replaced: what shards compare once a turn.
+    settings_version: AtomicU64,
     registry: Registry<Order>,
     budget: Arc<Budget>,
     shard_stats: Box<[Arc<ShardStats>]>,
@@ -58,12 +62,11 @@ impl Hub {
         metrics: MetricsPage,
     ) -> Self {
         let would_reject = Arc::<WouldReject>::default();
-        let observes = settings.observes.then(|| would_reject.clone());
         Self {
             budget: Arc::new(Budget::new(settings.outbox_total_bytes_max)),
             shard_stats: intakes.iter().map(|_| Arc::default()).collect(),
             handshakes: intakes.iter().map(|_| AtomicUsize::new(0)).collect(),
-            gate: Gate::new(settings.connections_max, settings.connections_per_ip_max, observes),
+            gate: Gate::new(settings.gate_limits(), would_reject.clone()),
             would_reject,
             registry: Registry::new(intakes, settings.registry, epoch_seed),
             counters: Counters::default(),
@@ -72,14 +75,35 @@ impl Hub {
             drain: Drain::default(),
             started: Instant::now(),
             metrics,
-            settings,
+            settings: ArcSwap::from_pointee(settings),
+            settings_version: AtomicU64::new(0),
         }
     }
 
-    /// What the edge was told at start.
+    /// What the edge is told. A few nanoseconds; whoever needs several of them that belong together takes them from one call.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    pub fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn settings_kept(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// How often the settings have been replaced.
+    #[must_use]
+    pub fn settings_version(&self) -> u64 {
+        self.settings_version.load(Ordering::Acquire)
+    }
+
+    /// Puts what may change at run time of `settings` in the place of what holds: all of it at once. Rooms that live keep the options they
+    /// were made with. A shard sees it at the beginning of its next turn.
+    pub fn replace_settings(&self, settings: &Settings) {
+        let settings = self.settings.load().reloaded(settings);
+        self.gate.set_limits(settings.gate_limits());
+        self.settings.store(Arc::new(settings));
+        self.settings_version.fetch_add(1, Ordering::Release);
     }
 
     /// Rooms.
@@ -114,10 +138,11 @@ impl Hub {
 
     /// Whether what is beyond `limit` is let pass: only where limits are observed, and counted then.
     pub(crate) fn lets_pass(&self, limit: Limit) -> bool {
-        if self.settings.observes {
+        let observes = self.settings().observes;
+        if observes {
             self.would_reject.count(limit);
         }
-        self.settings.observes
+        observes
     }
 
     /// What moderation has done.
@@ -183,17 +208,18 @@ impl Hub {
         &self.gate
     }
 
-    pub(crate) fn policy(&self, room: &RoomName) -> &NamespacePolicy {
-        self.settings.namespaces.get(room)
+    pub(crate) fn policy(&self, room: &RoomName) -> NamespacePolicy {
+        *self.settings.load().namespaces.get(room)
     }
 
     /// What moderation says of a message for `room`; counted.
     pub(crate) fn judge(&self, room: &RoomName, payload: PayloadRef<'_>) -> Ruling {
-        let filter = self.policy(room).filter;
+        let settings = self.settings.load();
+        let filter = settings.namespaces.get(room).filter;
         if filter == Filter::Off {
             return Ruling::Pass;
         }
-        let ruling = self.settings.moderation.load().judge(payload, filter);
+        let ruling = settings.moderation.load().judge(payload, filter);
         self.moderation_stats.ruled(&ruling);
         ruling
     }

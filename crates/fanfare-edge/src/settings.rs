@@ -1,4 +1,4 @@
-//! What the edge is told at start; values, already checked.
+//! What the edge is told, at start and by a reload; values, already checked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use fanfare_guard::{Moderation, Namespaces, OriginPolicy, TokenKeys};
 use fanfare_protocol::wire::{DeflateTerms, DeflaterSettings};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::RegistryLimits;
+
+use crate::gate::GateLimits;
 
 /// How frames reach the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,7 @@ impl SendPath {
     }
 }
 
-/// Everything the edge is told at start.
+/// Everything the edge is told. What a reload may change stands in [`Settings::reloaded`]; the rest holds from start to end.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Name of this node, told in `welcome`.
@@ -101,6 +103,43 @@ pub struct Settings {
     pub api: ApiSettings,
     /// Leaving service.
     pub drain: DrainSettings,
+}
+
+impl Settings {
+    /// These, with all that may change at run time as `new` has it. What is not named here has been built into something at the start:
+    /// listeners, shards, budgets, compressors.
+    #[must_use]
+    pub(crate) fn reloaded(&self, new: &Self) -> Self {
+        Self {
+            origins: new.origins.clone(),
+            namespaces: new.namespaces.clone(),
+            moderation: new.moderation.clone(),
+            guests: new.guests,
+            tokens: new.tokens.clone(),
+            messages: new.messages,
+            outbox: new.outbox,
+            heartbeat: new.heartbeat,
+            connections_max: new.connections_max,
+            connections_per_ip_max: new.connections_per_ip_max,
+            handshake: new.handshake,
+            header_bytes_max: new.header_bytes_max,
+            headers_max: new.headers_max,
+            messages_per_second_max: new.messages_per_second_max,
+            subscriptions_per_connection_max: new.subscriptions_per_connection_max,
+            observes: new.observes,
+            echo: new.echo,
+            page: new.page.clone(),
+            api: new.api.clone(),
+            drain: new.drain,
+            ..self.clone()
+        }
+    }
+
+    /// What the gate holds.
+    pub(crate) fn gate_limits(&self) -> GateLimits {
+        let Self { connections_max, connections_per_ip_max: per_ip_max, observes, .. } = *self;
+        GateLimits { connections_max, per_ip_max, observes }
+    }
 }
 
 /// How messages may be compressed.

@@ -54,7 +54,8 @@ fn check_origin(hub: &Hub, request: &Request<Incoming>) -> Result<(), Problem> {
 }
 
 fn check_key(hub: &Hub, request: &Request<Incoming>) -> Result<(), Problem> {
-    let settings = &hub.settings().api;
+    let settings = hub.settings();
+    let settings = &settings.api;
     if settings.is_open {
         return Ok(());
     }

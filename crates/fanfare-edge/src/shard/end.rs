@@ -165,7 +165,7 @@ impl ShardLoop {
         self.fanout.shrink();
         self.ready.shrink_to_fit();
         self.arrivals.shrink_to_fit();
-        (self.hub.settings().give_back)();
+        (self.settings.give_back)();
     }
 
     /// Closes connections until at most `open_max` are open.
@@ -175,7 +175,7 @@ impl ShardLoop {
             return;
         }
         let mut open: Vec<LaneId> = self.connections.iter().flatten().filter(|c| c.is_open()).map(|c| c.lane).collect();
-        let retry_ms = self.hub.settings().drain.retry.as_millis() as u64;
+        let retry_ms = self.settings.drain.retry.as_millis() as u64;
         while open.len() > open_max {
             let Some(lane) = open.pop() else { return };
             self.answer(lane, &Event::Drain { retry_ms });
@@ -187,7 +187,7 @@ impl ShardLoop {
     pub(super) fn keep_pace(&mut self) {
         let Some(pace) = self.pace else { return };
         self.close_down_to(pace.open_max(self.now));
-        let is_over = self.now >= pace.ends_at() + self.hub.settings().heartbeat.close;
+        let is_over = self.now >= pace.ends_at() + self.settings.heartbeat.close;
         // Who was let in a moment ago is on the way to this loop, and must be told too.
         let is_empty = self.live == 0 && self.intake.is_empty() && !self.hub.has_handshakes(self.index);
         if is_empty || is_over {

@@ -183,7 +183,7 @@ impl ShardLoop {
     /// A handshake that is let in. Whatever else it is, and also what is refused, is answered over hyper, where the same is considered
     /// again: only there answers are made.
     fn consider(&self, request: &Request<()>) -> Option<(Switching, Admission)> {
-        let door = Door::at(request.uri().path(), self.hub.settings()).filter(|_| request.method() == Method::GET)?;
+        let door = Door::at(request.uri().path(), &self.settings).filter(|_| request.method() == Method::GET)?;
         upgrade::consider(&self.hub, request, door).ok()
     }
 

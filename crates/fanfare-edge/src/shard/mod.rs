@@ -14,6 +14,7 @@ mod orders;
 mod perform;
 mod read;
 mod recovery;
+mod reload;
 mod rooms;
 mod sockets;
 mod start;
@@ -43,6 +44,7 @@ use crate::drain::Pace;
 use crate::head::HeadLimits;
 use crate::hub::Hub;
 use crate::listener::Transport;
+use crate::settings::Settings;
 
 pub(crate) use self::orders::Adopted;
 pub use self::orders::Order;
@@ -79,6 +81,9 @@ const PRESSURE_RETRY: Duration = Duration::from_millis(2);
 /// The loop's state. One thread owns it; what others share is in the [`Hub`].
 struct ShardLoop {
     hub: Arc<Hub>,
+    /// Those of the turn, and how often they had been replaced by then.
+    settings: Arc<Settings>,
+    settings_version: u64,
     index: usize,
     intake: Arc<Intake<Item<Order>>>,
     poll: AsyncFd<Poll>,
@@ -197,6 +202,7 @@ impl ShardLoop {
     fn turn(&mut self) -> std::io::Result<bool> {
         let polled_all = self.take_events()?;
         self.now = self.hub.now();
+        self.take_settings();
         self.fanout.tell_time(self.now);
         self.resume_pressed();
         self.read_ready();
@@ -321,7 +327,7 @@ impl ShardLoop {
             match event {
                 LaneEvent::Blocked(lane) => {
                     let now = self.now;
-                    let due = now + self.hub.settings().heartbeat.write;
+                    let due = now + self.settings.heartbeat.write;
                     if let Some(connection) = self.connection(lane) {
                         connection.heartbeat.moved(now);
                         self.arm_by(lane, due);
@@ -340,7 +346,7 @@ impl ShardLoop {
     fn see_to_deadlines(&mut self) {
         while let Some((due, lane)) = self.timers.pop_due(self.now) {
             let now = self.now;
-            let limits = self.hub.settings().heartbeat;
+            let limits = self.settings.heartbeat;
             let Some(connection) = self.connection(lane) else { continue };
             if connection.armed != due {
                 continue;

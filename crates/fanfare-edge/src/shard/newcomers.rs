@@ -43,9 +43,17 @@ impl Newcomers {
         Self { patience, by_index: HashMap::new(), deadlines: VecDeque::new(), ready: VecDeque::new() }
     }
 
+    /// Time for the heads of those who come from here on.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// One came in. `now` never goes back.
     pub(super) fn enter(&mut self, lane: LaneId, permit: Permit, now: Duration) {
-        self.deadlines.push_back((now + self.patience, lane));
+        // Where patience has become less, who comes has as long as those before: deadlines are in the order of coming.
+        let due = now + self.patience;
+        let due = self.deadlines.back().map_or(due, |&(last, _)| due.max(last));
+        self.deadlines.push_back((due, lane));
         let newcomer = Newcomer { lane, permit, head: Vec::new(), has_hung_up: false, is_ready: false };
         self.by_index.insert(lane.index, newcomer);
     }
@@ -119,11 +127,12 @@ fn is_in(by_index: &HashMap<u32, Newcomer>, lane: LaneId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Gate;
+    use crate::gate::{Gate, GateLimits};
 
     #[test]
     fn deadlines_are_those_of_who_is_here_and_do_not_pile_up() {
-        let gate = Gate::new(10_000, 0, None);
+        let limits = GateLimits { connections_max: 10_000, per_ip_max: 0, observes: false };
+        let gate = Gate::new(limits, std::sync::Arc::default());
         let mut newcomers = Newcomers::new(Duration::from_secs(10));
         let mut generation = 0;
         let mut come = |newcomers: &mut Newcomers, index, seconds| {
@@ -146,6 +155,10 @@ mod tests {
         // What was due of those before in its place is not due for it.
         assert_eq!(newcomers.next_deadline(), Some(Duration::from_secs(2_010)));
         assert_eq!(newcomers.overdue(Duration::from_secs(2_009)), None);
+        newcomers.set_patience(Duration::from_secs(1));
+        come(&mut newcomers, 2, 2_001);
+        assert_eq!(newcomers.deadlines.back().map(|&(due, _)| due), Some(Duration::from_secs(2_010)));
+        assert!(newcomers.leave(2).is_some());
         assert!(newcomers.leave(1).is_some());
         assert_eq!((newcomers.next_deadline(), newcomers.deadlines.len()), (None, 0));
         drop(gate);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_fanout::{Delivery, Lane, LaneId, RoomId};
-use fanfare_guard::{Bucket, Identity};
+use fanfare_guard::Identity;
 use fanfare_protocol::{
     CloseReason, Dialect, Event, Mode, Position, ReplyId, Session, Variant, WireForm, wire::Decoder,
 };
@@ -170,14 +170,13 @@ impl ShardLoop {
         (identity, expires): (Identity, Option<Duration>),
         permit: Permit,
     ) {
-        let settings = self.hub.settings();
+        let settings = &self.settings;
         let mut heartbeat = Heartbeat::new(self.now, &settings.heartbeat, self.dice.roll());
         let due = match heartbeat.beat(self.now, &settings.heartbeat) {
             Beat::Wait(until) => until.min(expires.unwrap_or(Duration::MAX)),
             Beat::Ping | Beat::PongTimeout | Beat::WriteTimeout => self.now,
         };
-        let per_second = settings.messages_per_second_max;
-        let rate = (per_second > 0).then(|| Box::new(Bucket::new(per_second, per_second)));
+        let rate = super::reload::bucket(settings.messages_per_second_max);
         debug!(connection = %ConnectionId { shard: self.index, lane }, "connection admitted");
         let connection = Connection {
             lane,
@@ -214,10 +213,10 @@ impl ShardLoop {
         match connection.session.mode().clone() {
             Mode::Rooms => {
                 let user = connection.identity.user.clone();
-                let heartbeat_ms = self.hub.settings().heartbeat.ping.as_millis() as u64;
+                let heartbeat_ms = self.settings.heartbeat.ping.as_millis() as u64;
                 let name = ConnectionId { shard: self.index, lane }.to_string();
-                let hub = self.hub.clone();
-                let node = &hub.settings().node;
+                let settings = self.settings.clone();
+                let node = &settings.node;
                 self.answer(lane, &Event::Welcome { connection: &name, heartbeat_ms, user: user.as_ref(), node });
             }
             Mode::Room(room) => self.enter_own_room(lane, &room, since),

@@ -199,8 +199,7 @@ impl ShardLoop {
     }
 
     fn subscribe(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>, id: ReplyId<'_>) {
-        let hub = self.hub.clone();
-        let max = hub.settings().subscriptions_per_connection_max;
+        let max = self.settings.subscriptions_per_connection_max;
         let is_member = self.member_room(lane, name);
         if let Some(room) = is_member {
             // Asking again is answered with where the stream stands; nothing else changes.
@@ -210,7 +209,7 @@ impl ShardLoop {
             }
             return;
         }
-        if self.rooms_of(lane).len() >= max && !hub.lets_pass(Limit::Subscriptions) {
+        if self.rooms_of(lane).len() >= max && !self.hub.lets_pass(Limit::Subscriptions) {
             let message = format!("this connection is in {max} rooms already; unsubscribe from one first");
             return self.refuse(lane, ErrorCode::LimitReached, &message, id);
         }

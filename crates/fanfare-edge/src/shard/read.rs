@@ -52,7 +52,7 @@ impl ShardLoop {
 
     /// Bytes came in on a connection.
     pub(super) fn on_bytes(&mut self, lane: LaneId, bytes: &mut [u8]) {
-        let limits = self.hub.settings().messages;
+        let limits = self.settings.messages;
         let now = self.now;
         let Some(connection) = self.connection(lane) else { return };
         connection.heartbeat.heard(now);
@@ -165,14 +165,14 @@ impl ShardLoop {
     }
 
     fn on_message(&mut self, lane: LaneId, message: Message<'_>) {
-        let limits = self.hub.settings().messages;
+        let limits = self.settings.messages;
         let Some(connection) = self.connection(lane) else { return };
         let action: Action<'_> = connection.session.handle(message, &limits);
         self.perform(lane, action);
     }
 
     fn on_deflated(&mut self, lane: LaneId, deflated: Deflated<'_>) {
-        let limits = self.hub.settings().messages;
+        let limits = self.settings.messages;
         let agreement = self.connection(lane).and_then(|connection| connection.session.deflate());
         let history = match agreement {
             Some(Agreement { client_context: true, .. }) => Some(self.histories.entry(lane.index).or_default()),
@@ -250,7 +250,7 @@ impl ShardLoop {
 
     /// Time a peer that was evicted has to take its close frame: it is behind, so it gets longer than others.
     pub(super) fn linger(&self, reason: CloseReason) -> Duration {
-        let heartbeat = &self.hub.settings().heartbeat;
+        let heartbeat = &self.settings.heartbeat;
         match reason {
             CloseReason::SlowConsumer { .. } => heartbeat.close + heartbeat.write,
             _ => heartbeat.close,

@@ -18,12 +18,12 @@ use super::crowd::Crowd;
 use super::handshake::Entrance;
 use super::newcomers::Newcomers;
 use super::recovery::Behind;
+use super::reload::{head_limits, reply_bytes_max};
 use super::rooms::LocalRooms;
 use super::sockets::Sockets;
 use super::timers::Timers;
 use super::{Dice, EVENTS_PER_TURN, LISTENER, READ_BYTES_MAX, Replies, ShardLoop, WAKE};
 use crate::Settings;
-use crate::head::HeadLimits;
 use crate::hub::{Hub, MetricsPage};
 use crate::listener::{Listeners, ShardListener};
 
@@ -103,13 +103,12 @@ fn run_shard(hub: Arc<Hub>, index: usize, poll: Poll, listener: ShardListener, s
 
 impl ShardLoop {
     fn new(hub: Arc<Hub>, index: usize, poll: Poll, listener: ShardListener, seed: u64) -> io::Result<Self> {
-        let settings = hub.settings();
+        let settings_version = hub.settings_version();
+        let settings = hub.settings_kept();
         // A shard that cannot accept fails as a whole: it must not look alive and be deaf.
         let listener = listener.into_polled(poll.registry(), LISTENER)?;
-        // Echoes of the largest message, and acks, must fit whatever else is queued.
-        let reply_bytes_max = settings.outbox.outbox_bytes_max.max(2 * settings.messages.message_bytes_max + 65_536);
         let stats = hub.shard_stats()[index].clone();
-        let mut fanout = Shard::new(settings.outbox, reply_bytes_max, hub.budget().clone(), stats);
+        let mut fanout = Shard::new(settings.outbox, reply_bytes_max(&settings), hub.budget().clone(), stats);
         if let Some(compression) = settings.compression {
             *fanout.tools() = Deflater::new(compression.deflater);
         }
@@ -123,7 +122,7 @@ impl ShardLoop {
             transport: listener.transport(),
             entrance: Some(Entrance::new(listener)),
             newcomers: Newcomers::new(settings.handshake),
-            head_limits: HeadLimits { header_bytes_max: settings.header_bytes_max, headers_max: settings.headers_max },
+            head_limits: head_limits(&settings),
             connections: Vec::new(),
             live: 0,
             crowd: Crowd::default(),
@@ -145,6 +144,8 @@ impl ShardLoop {
             dice: Dice(seed ^ index as u64),
             now: hub.now(),
             hub,
+            settings,
+            settings_version,
         })
     }
 }

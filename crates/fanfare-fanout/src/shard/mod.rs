@@ -108,6 +108,12 @@ impl<P: Encode> Shard<P> {
         }
     }
 
+    /// Other bounds from here on. What is queued stays.
+    pub fn set_limits(&mut self, limits: OutboxLimits, reply_bytes_max: usize) {
+        self.limits = limits;
+        self.reply_bytes_max = reply_bytes_max;
+    }
+
     /// What events are encoded with.
     pub fn tools(&mut self) -> &mut P::Tools {
         &mut self.tools
