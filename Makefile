@@ -78,8 +78,8 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 
 # ---- test ----
 
-.PHONY: test unit send-paths doctest loom sim planted-bugs fuzz browser js-test smoke conformance load bench icount icount-baseline compare profile
-test: unit send-paths doctest loom browser js-test ## every test: unit, integration, docs, loom models, browser, JavaScript client; installs what it needs
+.PHONY: test unit send-paths doctest loom sim planted-bugs fuzz browser js-test proxy-test smoke conformance load bench icount icount-baseline compare profile
+test: unit send-paths doctest loom browser js-test proxy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx; installs what it needs
 	@printf '\n== test: all passed\n'
 
 unit: ## unit and integration tests of all crates, the load generator's audit included
@@ -119,6 +119,10 @@ browser: ## the page in a real headless Chromium
 js-test: ## the JavaScript client: alone, against a real server, and in Chromium
 	$(say) 'JavaScript client'
 	@tools/js test "$(TARGET)" $(LOCKED)
+
+proxy-test: ## the gateway behind HAProxy and nginx, with the files of deploy/ (PROXY_LONG=1: idle for 100 s, too)
+	$(say) 'behind HAProxy and nginx'
+	@tools/proxies "$(TARGET)" $(LOCKED)
 
 smoke: build ## release server + fanfare-load: 5,000 connections in 500 rooms, nothing may be missing
 	$(say) 'smoke: 5,000 connections in 500 rooms'

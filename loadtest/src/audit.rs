@@ -261,6 +261,12 @@ impl Receiver {
         self.streams[publisher].next()
     }
 
+    /// Publications that came while the receiver was away, by its own word.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.unowed).sum()
+    }
+
     /// A digest of the order in which the deliveries came. Within one room it must be equal for all receivers that got
     /// everything.
     #[must_use]

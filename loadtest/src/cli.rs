@@ -43,6 +43,8 @@ pub enum Scenario {
     Churn(ChurnArgs),
     /// Drops all connections at once and lets them come back at once (100 rooms, 1,000 connections)
     Storm(RoomsArgs),
+    /// Publishes over HTTP while the gateway closes connections; they come back with their positions (20 rooms, 200 connections, 200 a second)
+    Returning(ReturningArgs),
     /// Saturates a big room, and publishes into a small one beside it at a fixed rate (1,000 and 5 connections)
     Fairness(FairnessArgs),
     /// Sends bursts into the sockets of subscribers that read later, to one gateway or to two in turn (1,000 connections)
@@ -233,6 +235,17 @@ pub struct ChurnArgs {
     pub roamers: u32,
 }
 
+/// `fanfare-load returning`.
+#[derive(Debug, Args)]
+pub struct ReturningArgs {
+    /// Rooms and the rest. The rooms must keep a history.
+    #[command(flatten)]
+    pub rooms: RoomsArgs,
+    /// Fail when fewer connections than these have come back
+    #[arg(long, default_value_t = 0)]
+    pub returns_min: u64,
+}
+
 /// Who publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Publishers {
@@ -256,6 +269,7 @@ impl Cli {
             Scenario::Storm(args) => rooms::storm(args, run),
             Scenario::Idle(args) => rooms::idle(args, run),
             Scenario::Churn(args) => rooms::churn(args, run),
+            Scenario::Returning(args) => rooms::returning(args, run),
             Scenario::Echo(args) => echo::plan(args, run),
             Scenario::Slow(args) => return slow::task(args, run),
             Scenario::Fairness(args) => return fairness::task(args, run),
@@ -275,6 +289,7 @@ impl Cli {
             | Scenario::Storm(args) => &args.common,
             Scenario::Idle(args) => &args.rooms.common,
             Scenario::Churn(args) => &args.rooms.common,
+            Scenario::Returning(args) => &args.rooms.common,
             Scenario::Slow(args) => &args.rooms.common,
             Scenario::Echo(args) => &args.common,
             Scenario::Fairness(args) => &args.common,

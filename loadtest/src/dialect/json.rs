@@ -25,6 +25,38 @@ impl Session for InRoom {
     }
 }
 
+/// On `/room/{room}?since=…`: goes on from a position, and hears where it stands.
+#[derive(Debug)]
+pub struct Returning;
+
+impl Session for Returning {
+    fn opened(&mut self, _out: &mut Outgoing) -> bool {
+        false
+    }
+
+    fn incoming(&mut self, message: &[u8], _out: &mut Outgoing, hear: &mut dyn FnMut(Heard<'_>)) {
+        match std::str::from_utf8(message).map(Event::parse) {
+            Ok(Ok(Event::Subscribed { position: Some(position), recovered, .. })) => {
+                hear(Heard::Placed(position, recovered));
+                hear(Heard::Ready);
+            }
+            Ok(Ok(Event::Message { offset: Some(offset), .. })) => {
+                hear(Heard::Offset(offset));
+                read(message, hear);
+            }
+            Ok(Ok(Event::Message { offset: None, .. })) => {
+                hear(Heard::Refused("a message without an offset".to_owned()));
+            }
+            Ok(Ok(Event::Drain { retry_ms })) => hear(Heard::Drain(retry_ms)),
+            _ => read(message, hear),
+        }
+    }
+
+    fn publish(&mut self, payload: &[u8], out: &mut Outgoing) {
+        InRoom.publish(payload, out);
+    }
+}
+
 /// On `/ws`: has one room of many that it could have, from the beginning or by command.
 #[derive(Debug)]
 pub struct Rooms {
@@ -126,6 +158,22 @@ mod tests {
         assert_eq!(short, heard(r#"{"name":"message","message":"abc","offset":7,"later":"x"}"#));
         assert_eq!(short, heard(r#"{ "message":"abc","name":"message"}"#));
         assert_eq!(short, [format!("{:?}", Heard::Payload(b"abc"))]);
+    }
+
+    #[test]
+    fn who_comes_back_hears_where_it_stands() {
+        let heard = |message: &str| {
+            let mut all = Vec::new();
+            Returning
+                .incoming(message.as_bytes(), &mut Outgoing::default(), &mut |heard| all.push(format!("{heard:?}")));
+            all
+        };
+        let subscribed = r#"{"name":"subscribed","epoch":"00000000000000ab","offset":4,"recovered":true}"#;
+        assert_eq!(heard(subscribed), ["Placed(Position { epoch: 171, offset: 4 }, true)", "Ready"]);
+        let message = r#"{"name":"message","message":"abc","offset":5}"#;
+        assert_eq!(heard(message), ["Offset(5)", &format!("{:?}", Heard::Payload(b"abc"))]);
+        assert_eq!(heard(r#"{"name":"message","message":"abc"}"#), [r#"Refused("a message without an offset")"#]);
+        assert_eq!(heard(r#"{"name":"drain","retry_ms":70}"#), ["Drain(70)"]);
     }
 
     #[test]

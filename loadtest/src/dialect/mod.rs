@@ -11,7 +11,7 @@ pub mod pusher;
 pub mod socket_io;
 
 use clap::ValueEnum;
-use fanfare_client::{RoomName, Url};
+use fanfare_client::{Position, RoomName, Url};
 
 use crate::frame::{Opcode, write_masked};
 
@@ -74,6 +74,12 @@ pub enum Heard<'a> {
     Left,
     /// The gateway said on which of its shards the connection is.
     Shard(u32),
+    /// Where the room stands, and whether what was missed follows.
+    Placed(Position, bool),
+    /// The number of the publication that comes next.
+    Offset(u64),
+    /// The gateway leaves service; come back after so many milliseconds.
+    Drain(u64),
     /// Something that cannot be.
     Corrupt,
     /// The gateway refused something.

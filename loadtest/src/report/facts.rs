@@ -117,7 +117,7 @@ pub(super) fn rooms_without_one_order(facts: &Facts<'_>) -> u64 {
     let mut disordered = vec![false; orders.len()];
     for ended in facts.ended.iter().filter(|ended| ended.throughout && ended.deaf_to.is_none()) {
         let tally = ended.receiver.tally(published_in(facts, ended.room), true);
-        if !tally.is_accounted() || tally.announced > 0 {
+        if !tally.is_accounted() || tally.announced > 0 || ended.receiver.skipped() > 0 {
             continue;
         }
         let order = ended.receiver.order();

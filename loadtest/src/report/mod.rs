@@ -14,7 +14,7 @@ use crate::audit::Tally;
 use crate::scenario::{Plan, Stalled};
 
 pub use facts::{Facts, Samples};
-pub use parts::{Churn, Close, Config, Fairness, Gateway, Quantiles, Receipts, Storm};
+pub use parts::{Churn, Close, Config, Fairness, Gateway, Quantiles, Receipts, Returning, Storm};
 pub use shards::{Capacity, Shards};
 pub use slow::Slow;
 
@@ -40,6 +40,8 @@ pub struct Report {
     pub storm: Option<Storm>,
     /// With connections that come and go: how they did.
     pub churn: Option<Churn>,
+    /// With connections that come back: what they were told.
+    pub returning: Option<Returning>,
     /// With subscribers that do not read: how the others fared, by how many they are.
     pub slow: Vec<Slow>,
     /// With a small room beside a big one: how it fared. All other latencies are the big one's.
@@ -105,6 +107,7 @@ impl Report {
             handshake_us: Quantiles::of(&facts.measured.handshake),
             storm: Storm::of(&facts),
             churn: Churn::of(&facts),
+            returning: Returning::of(&facts),
             slow: Vec::new(),
             fairness: Fairness::of(&facts),
             shards: None,
@@ -160,12 +163,18 @@ impl Report {
         fault(audit.corrupt, "corrupt");
         fault(audit.foreign, "foreign");
         fault(self.rooms_without_one_order, "rooms without one order");
-        fault(self.unsent, "publications that could not be sent");
+        let refused = self.returning.as_ref().map_or(0, |returning| returning.refused);
+        fault(self.unsent.saturating_sub(refused), "publications that could not be sent");
         fault(self.errors.values().sum(), "errors");
         let stalled = if matches!(plan.stalled, Stalled::Slow(_)) { self.closes_of_stalled } else { 0 };
         let closed = self.closes.iter().map(|close| close.count).sum::<u64>() - stalled;
-        fault(if plan.allow_closes { 0 } else { closed }, "connections closed before the end");
-        if closed == 0 && stalled == 0 && self.churn.is_none() {
+        let allowed = plan.allow_closes || self.returning.is_some();
+        fault(if allowed { 0 } else { closed }, "connections closed before the end");
+        if let Some(returning) = &self.returning {
+            fault(returning.stayed_away, "connections that did not come back");
+            fault(plan.returns_min.unwrap_or(0).saturating_sub(returning.returns), "fewer returns than asked for");
+        }
+        if self.returning.is_none() && closed == 0 && stalled == 0 && self.churn.is_none() {
             let told = self.receipts.as_ref().map_or(audit.delivered, |receipts| receipts.delivered);
             fault(told.abs_diff(audit.delivered), "deliveries by which the receipts differ from the audit");
         }

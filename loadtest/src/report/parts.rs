@@ -63,6 +63,25 @@ pub struct Churn {
     pub gateway_cpu_us_each: Option<f64>,
 }
 
+/// Connections that come back with their positions.
+#[derive(Debug, Serialize)]
+pub struct Returning {
+    /// How often one came back.
+    pub returns: u64,
+    /// Of these, how often all that was missed followed.
+    pub recovered: u64,
+    /// Of these, how often the gateway said that what was missed is not to be had.
+    pub gaps: u64,
+    /// Publications that lie in those gaps, over all connections.
+    pub in_gaps: u64,
+    /// Attempts that failed and were repeated.
+    pub retries: u64,
+    /// Publications that the gateway refused.
+    pub refused: u64,
+    /// Connections that were not subscribed at the end.
+    pub stayed_away: u64,
+}
+
 /// A small room beside a big one.
 #[derive(Debug, Serialize)]
 pub struct Fairness {
@@ -211,6 +230,22 @@ impl Churn {
             per_second: facts.joins as f64 / facts.churning.as_secs_f64().max(1e-9),
             joining_us: Quantiles::of(&facts.measured.joining),
             gateway_cpu_us_each: used(&facts.samples).map(|cpu_us| cpu_us as f64 / facts.joins.max(1) as f64),
+        })
+    }
+}
+
+impl Returning {
+    pub(super) fn of(facts: &Facts<'_>) -> Option<Self> {
+        facts.plan.returns_min?;
+        let told = &facts.measured.returns;
+        Some(Self {
+            returns: told.recovered + told.gaps,
+            recovered: told.recovered,
+            gaps: told.gaps,
+            in_gaps: facts.ended.iter().map(|ended| ended.receiver.skipped()).sum(),
+            retries: facts.measured.retries,
+            refused: told.refused,
+            stayed_away: facts.ended.iter().filter(|ended| !ended.at_the_end).count() as u64,
         })
     }
 }

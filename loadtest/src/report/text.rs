@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Capacity, Churn, Close, Config, Fairness, Gateway, Quantiles, Report, Shards, Slow, Storm};
+use super::{Capacity, Churn, Close, Config, Fairness, Gateway, Quantiles, Report, Returning, Shards, Slow, Storm};
 use crate::audit::Tally;
 
 impl fmt::Display for Report {
@@ -35,6 +35,12 @@ impl Report {
         }
         if let Some(Churn { by, joins, per_second, joining_us, .. }) = &self.churn {
             writeln!(f, "churn      {joins} stays by {by}, {per_second:.0} a second; joining {joining_us}")?;
+        }
+        if let Some(Returning { returns, recovered, gaps, in_gaps, retries, refused, .. }) = &self.returning {
+            writeln!(
+                f,
+                "returning  {returns} came back, {recovered} recovered, {gaps} were told of a gap; {in_gaps} deliveries lie in gaps; {retries} retries, {refused} publications refused"
+            )?;
         }
         for Slow { stalled, closed, p99_us_without, p99_us_with, ratio, grown_kib_with, .. } in &self.slow {
             write!(

@@ -82,6 +82,8 @@ pub struct Plan {
     pub memory_max: Option<u64>,
     /// Connections that the gateway closes are no failure.
     pub allow_closes: bool,
+    /// Connections that the gateway sends away, or that break, come back with their positions; at least so many do.
+    pub returns_min: Option<u64>,
     /// Between opening and publishing, all connections are dropped at once and come back.
     pub storms: bool,
     /// Between opening and publishing, nothing happens for this time.
@@ -204,6 +206,7 @@ impl Plan {
             pid: common.pid,
             memory_max: None,
             allow_closes: common.allow_closes,
+            returns_min: None,
             storms: false,
             hold: None,
             leaving: None,

@@ -5,7 +5,8 @@ use anyhow::{Context, ensure};
 use fanfare_client::{RoomName, Url};
 
 use super::{Pace, Plan, Room, Via, pace};
-use crate::cli::{ChurnArgs, IdleArgs, Publishers, RoomsArgs};
+use crate::cli::{ChurnArgs, IdleArgs, Publishers, ReturningArgs, RoomsArgs};
+use crate::dialect::Dialect;
 use crate::pace::Window;
 
 /// What a scenario is, where the arguments say nothing else.
@@ -34,6 +35,7 @@ const IDLE: Defaults = Defaults { name: "idle", rooms: 100, ..BASE };
 /// `fanfare-load slow`.
 pub const SLOW: Defaults = Defaults { name: "slow", connections: 500, payload: 2_048, ..BASE };
 const CHURN: Defaults = Defaults { name: "churn", connections: 100, rooms: 10, ..BASE };
+const RETURNING: Defaults = Defaults { name: "returning", connections: 200, rooms: 20, rate: Some(200.0), ..BASE };
 
 /// The plan that the arguments ask for.
 ///
@@ -94,6 +96,21 @@ pub fn churn(args: &ChurnArgs, run: u32) -> anyhow::Result<Plan> {
     let plan = plan(&args.rooms, &CHURN, run)?;
     let roamers = args.roamers as usize;
     Ok(Plan { connections: plan.connections + roamers, roamers, ..plan })
+}
+
+/// Whoever is sent away or cut off comes back and goes on where it was.
+///
+/// # Errors
+/// Arguments that do not fit together.
+pub fn returning(args: &ReturningArgs, run: u32) -> anyhow::Result<Plan> {
+    let rooms = &args.rooms;
+    ensure!(rooms.common.dialect == Dialect::Json, "positions are told in the JSON dialect: leave --dialect out");
+    ensure!(
+        rooms.publishers == Publishers::Http && rooms.publishers_per_room == 1,
+        "who publishes must not be closed with the others: take --publishers http, one in each room"
+    );
+    ensure!(rooms.outstanding.is_none(), "nobody waits for those who are away: take --rate");
+    Ok(Plan { returns_min: Some(args.returns_min), ..plan(rooms, &RETURNING, run)? })
 }
 
 /// The run's tag stands in the name, so that runs do not meet.
@@ -159,6 +176,14 @@ mod tests {
             "--threads 3",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+        for (bad, words) in [
+            (true, "returning"),
+            (true, "returning --publishers http --outstanding 2"),
+            (false, "returning --publishers http"),
+        ] {
+            let words = ["fanfare-load"].into_iter().chain(words.split(' '));
+            assert_eq!(Cli::try_parse_from(words).expect("known arguments").task(1).is_err(), bad);
         }
     }
 }

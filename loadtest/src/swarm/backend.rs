@@ -92,6 +92,12 @@ impl Backend {
         self.out.extend_from_slice(payload.as_bytes());
     }
 
+    /// The request under way is not to be made again.
+    pub(super) fn give_up(&mut self) {
+        self.busy = false;
+        self.answer.clear();
+    }
+
     /// Writes and reads what it can; the receipt comes back when the answer is there.
     pub(super) fn advance(
         &mut self,

@@ -129,10 +129,23 @@ pub struct Measured {
     pub closes_of_stalled: u64,
     /// Everything else that went wrong, by text.
     pub errors: BTreeMap<String, u64>,
-    /// Attempts to come back from a storm that failed and were repeated.
+    /// Attempts to come back that failed and were repeated.
     pub retries: u64,
+    /// Connections that came back with their positions.
+    pub returns: Returns,
     /// Sum of the receipts, where publications go over HTTP.
     pub receipts: Receipt,
+}
+
+/// Connections that came back with their positions, and what they were told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Returns {
+    /// What they had missed follows.
+    pub recovered: u64,
+    /// What they had missed is not to be had.
+    pub gaps: u64,
+    /// Publications that the gateway refused meanwhile.
+    pub refused: u64,
 }
 
 /// How one connection ended.
@@ -146,6 +159,8 @@ pub struct Ended {
     pub receiver: Receiver,
     /// It was subscribed until the end.
     pub throughout: bool,
+    /// It was subscribed at the end.
+    pub at_the_end: bool,
     /// The gateway's shard that it was on, where the gateway says so.
     pub shard: Option<u32>,
 }
@@ -246,6 +261,7 @@ impl Measured {
             closes_of_stalled: 0,
             errors: BTreeMap::new(),
             retries: 0,
+            returns: Returns::default(),
             receipts: Receipt::default(),
         }
     }
@@ -267,6 +283,9 @@ impl Measured {
             *self.errors.entry(error).or_default() += count;
         }
         self.retries += other.retries;
+        self.returns.recovered += other.returns.recovered;
+        self.returns.gaps += other.returns.gaps;
+        self.returns.refused += other.returns.refused;
         self.add_receipt(&other.receipts);
     }
 

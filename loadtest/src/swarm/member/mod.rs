@@ -1,5 +1,6 @@
 //! One connection: its socket, its session and its audit.
 
+mod returning;
 mod talk;
 mod wire;
 
@@ -13,14 +14,16 @@ use super::connect::connect;
 use super::core::Core;
 use super::{Ended, QUESTIONS_MAX};
 use crate::audit::Receiver;
-use crate::dialect::{Outgoing, Session, Subject};
+use crate::dialect::{Outgoing, Session, Subject, json};
 use crate::frame::Opcode;
 use crate::scenario::{Plan, Role};
+
+use returning::Stays;
 
 /// A publisher stops sending while this much waits for its socket; what is due meanwhile becomes late, not lost.
 pub(super) const QUEUED_BYTES_MAX: usize = 1 << 20;
 
-/// Attempts to come back from a storm.
+/// Attempts to come back in a row.
 const RETRIES_MAX: u32 = 20;
 
 /// Where a connection stands.
@@ -85,10 +88,14 @@ pub(super) struct Member {
     answered: usize,
     asking: bool,
     retries: u32,
+    /// Of one that comes back: where it was.
+    stays: Option<Box<Stays>>,
     must_ask: bool,
     must_leave: bool,
     /// Ended before its time.
     cut_short: bool,
+    /// It was subscribed until this program closed it.
+    left_open: bool,
 }
 
 /// What the end of a connection was.
@@ -125,9 +132,11 @@ impl Member {
             answered: 0,
             asking: false,
             retries: 0,
+            stays: plan.returns_min.map(|_| Box::default()),
             must_ask: false,
             must_leave: false,
             cut_short: false,
+            left_open: false,
         }
     }
 
@@ -147,7 +156,14 @@ impl Member {
         let url = if by_command { room.commands_url.as_ref().unwrap_or(&room.url) } else { &room.url };
         let name = room.name.as_ref().map_or("", |name| name.as_str());
         let subject = Subject { room: name, pusher: plan.pusher.as_ref(), apart: by_command };
-        self.session = Some(plan.dialect.session(&subject));
+        let url = match &self.stays {
+            Some(stays) => &url.clone().with_query("since", &stays.since()),
+            None => url,
+        };
+        self.session = Some(match self.stays {
+            Some(_) => Box::new(json::Returning),
+            None => plan.dialect.session(&subject),
+        });
         self.out.bytes.clear();
         self.sent = 0;
         self.partial.clear();
@@ -168,6 +184,7 @@ impl Member {
     pub(super) fn close(&mut self) {
         if matches!(self.stage, Stage::Open | Stage::Subscribing) {
             self.out.frame(Opcode::Close, &[&1000_u16.to_be_bytes(), b"the load test is over"]);
+            self.left_open = self.stage == Stage::Open;
             self.stage = Stage::Closing;
         }
     }
@@ -224,6 +241,11 @@ impl Member {
                 let error = anyhow::anyhow!("the gateway closed it with {code}: {reason}");
                 return self.ended_early(core, error);
             }
+            End::Closed(code, reason) if self.stays.is_some() && returning::is_invited(code) => {
+                core.cut_off(self, code, reason, stage);
+                self.stage = Stage::Away;
+                return true;
+            }
             End::Closed(code, reason) => {
                 self.cut_short = true;
                 core.cut_off(self, code, reason, stage);
@@ -247,10 +269,10 @@ impl Member {
         self.answered = QUESTIONS_MAX;
     }
 
-    /// It could not be opened. After a storm it tries again.
+    /// It could not be opened. After a storm, or when it comes back, it tries again.
     fn ended_early(&mut self, core: &mut Core, error: anyhow::Error) -> bool {
         core.opening -= 1;
-        if core.stormy && self.retries < RETRIES_MAX {
+        if (core.stormy || self.was_here()) && self.retries < RETRIES_MAX {
             self.retries += 1;
             core.measured.retries += 1;
             self.stage = Stage::Away;
@@ -268,6 +290,7 @@ impl Member {
     pub(super) fn into_ended(self, plan: &Plan) -> Ended {
         let deaf_to = if plan.hears_itself_not() { self.publishes } else { None };
         let throughout = !self.cut_short && self.roaming == Roaming::No;
-        Ended { room: self.room, deaf_to, receiver: self.receiver, throughout, shard: self.shard }
+        let at_the_end = !self.cut_short && self.left_open;
+        Ended { room: self.room, deaf_to, receiver: self.receiver, throughout, at_the_end, shard: self.shard }
     }
 }

@@ -28,7 +28,7 @@ impl Member {
             core.shared.present[self.room].fetch_add(1, Ordering::Relaxed);
         }
         // It came by connecting; the answer proves that it is subscribed.
-        self.must_ask = self.roaming == Roaming::Joining;
+        self.must_ask = self.roaming == Roaming::Joining || self.asking;
     }
 
     /// Does what was decided while the session was busy.
@@ -89,6 +89,7 @@ impl Member {
             Heard::Payload(payload) => self.deliver(core, payload),
             Heard::Gap(count) => {
                 self.receiver.announce(count);
+                self.passed_over(count);
                 core.lane().announced.fetch_add(count, Ordering::Relaxed);
             }
             Heard::Ready if self.stage == Stage::Subscribing => self.ready(core),
@@ -97,6 +98,9 @@ impl Member {
             Heard::Left if self.roaming == Roaming::Leaving => self.roaming = Roaming::Rests,
             Heard::Ready | Heard::Joined | Heard::Left => {}
             Heard::Shard(shard) => self.shard = Some(shard),
+            Heard::Placed(position, recovered) => self.placed(core, position, recovered),
+            Heard::Offset(offset) => self.numbered(core, offset),
+            Heard::Drain(retry_ms) => self.sent_away(retry_ms),
             Heard::Corrupt => self.receiver.take_corrupt(),
             Heard::Refused(why) => core.measured.error(format!("the gateway answered {why}")),
         }
@@ -171,6 +175,9 @@ impl Member {
         if self.stage == Stage::Open {
             self.asking = true;
             self.ask();
+        } else if self.was_here() {
+            // It answers when it is back.
+            self.asking = self.stage != Stage::Gone;
         }
     }
 }

@@ -2,7 +2,8 @@
 
 mod publish;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,6 +45,8 @@ struct Worker {
     speakers: Speakers,
     /// Members that are to be opened.
     away: VecDeque<usize>,
+    /// Members that come back, and when.
+    later: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Members that come and go and rest.
     resting: VecDeque<usize>,
     /// Members that may have something to write.
@@ -131,6 +134,7 @@ impl Worker {
             poll,
             events: Events::with_capacity(1_024),
             away: (0..members.len()).collect(),
+            later: BinaryHeap::new(),
             members,
             backends,
             speakers,
@@ -265,6 +269,13 @@ impl Worker {
     }
 
     fn open_some(&mut self) {
+        while let Some(&Reverse((at, place))) = self.later.peek() {
+            if Instant::now() < at || self.deadline.is_some() {
+                break;
+            }
+            self.later.pop();
+            self.away.push_back(place);
+        }
         while self.core.opening < self.opening_max() {
             let Some(place) = self.away.pop_front() else { return };
             if let Err(error) = self.members[place].open(&mut self.core, self.poll.registry(), place) {
@@ -338,7 +349,11 @@ impl Worker {
     fn ended(&mut self, place: usize, end: End) {
         let roams = self.members[place].roaming != Roaming::No;
         if self.members[place].ended(&mut self.core, end) {
-            self.away.push_back(place);
+            let pause = self.members[place].pause();
+            match pause.is_zero() {
+                true => self.away.push_back(place),
+                false => self.later.push(Reverse((Instant::now() + pause, place))),
+            }
         } else if roams && self.roam != Roam::NotYet {
             self.members[place].roaming = Roaming::Rests;
             self.resting.push_back(place);

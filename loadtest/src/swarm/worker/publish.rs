@@ -79,6 +79,12 @@ impl Worker {
             Ok(Some(receipt)) => self.core.measured.add_receipt(&receipt),
             Err(failure) => {
                 let speaker = &mut self.speakers.all[index];
+                if failure.refused && self.core.shared.plan.returns_min.is_some() {
+                    backend.give_up();
+                    speaker.take_back(&self.core.shared);
+                    self.core.measured.returns.refused += 1;
+                    return self.speak_again(place);
+                }
                 if failure.refused {
                     speaker.take_back(&self.core.shared);
                 } else {

@@ -1,0 +1,268 @@
+// Gateways behind HAProxy and nginx with the configuration files of deploy/, of which only addresses, and timeouts where a
+// case says so, are replaced.
+//
+//   make proxy-test
+//
+// FANFARE_BIN_DIR  where fanfare and fanfare-load are   (default ../../target/debug)
+// HAPROXY, NGINX   the programs                         (default /usr/sbin/…)
+// PROXY_LONG=1     tries idle connections with the timeouts as they are, too: 100 s
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+
+import { BIN, KEY, Programs, until } from './processes.mjs';
+import { WebSocketClient } from './websocket.mjs';
+
+let scratch, programs, clients;
+
+beforeEach(() => {
+  scratch = mkdtempSync(join(tmpdir(), 'fanfare-proxies-'));
+  programs = new Programs(scratch);
+  clients = [];
+});
+
+afterEach(async (t) => {
+  for (const client of clients) client.socket.destroy();
+  await programs.endAll();
+  rmSync(scratch, { recursive: true });
+});
+
+/** Runs `body`; when it fails, the words of all programs stand beside the failure. */
+function through(name, body, options = {}) {
+  test(name, { timeout: 60_000, ...options }, async (t) => {
+    try {
+      await body(t);
+    } catch (error) {
+      error.message += `\n${programs.words()}`;
+      throw error;
+    }
+  });
+}
+
+async function open(port, path, options) {
+  const client = await WebSocketClient.open(port, path, options);
+  clients.push(client);
+  return client;
+}
+
+async function metric({ admin }, name) {
+  const page = await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text();
+  const line = page.split('\n').find((line) => line.startsWith(`${name} `));
+  assert.ok(line, `${name} is on the page`);
+  return Number(line.split(' ')[1]);
+}
+
+/** What HAProxy says on its socket. */
+function ask(haproxy, command) {
+  return new Promise((done, fail) => {
+    let said = '';
+    const socket = connect(haproxy.socket, () => socket.write(`${command}\n`));
+    socket.setEncoding('utf8').on('data', (text) => { said += text; }).on('end', () => done(said)).on('error', fail);
+  });
+}
+
+/** Waits until HAProxy takes `server` for `state` in both of its backends. */
+function haproxySees(haproxy, server, state) {
+  return until(`HAProxy sees ${server} ${state}`, async () => {
+    const lines = (await ask(haproxy, 'show stat')).split('\n').map((line) => line.split(','));
+    const seen = lines.filter(([backend, name]) => backend.startsWith('fanfare_') && name === server);
+    return seen.length === 2 && seen.every((fields) => fields[17].startsWith(state));
+  });
+}
+
+function publish(port, room, text) {
+  return fetch(`http://127.0.0.1:${port}/api/publish?room=${encodeURIComponent(room)}`, {
+    method: 'POST', body: text, headers: { authorization: `Bearer ${KEY}`, 'content-type': 'text/plain' },
+  });
+}
+
+const PROXIES = ['haproxy', 'nginx'];
+/** The timeouts of 75 s, so many of them in each file, as `seconds`. */
+const timeouts = (proxy, seconds) => [['75s', `${seconds}s`, { haproxy: 3, nginx: 2 }[proxy]]];
+
+for (const proxy of PROXIES) {
+  through(`${proxy}: WebSockets pass, and so do refusals`, async () => {
+    const gateway = await programs.gateway('gateway');
+    const { port } = await programs[proxy]([gateway]);
+    const ann = await open(port, '/ws');
+    await ann.event('welcome');
+    ann.command({ name: 'subscribe', room: 'lobby' });
+    await ann.event('subscribed', { room: 'lobby' });
+    const bob = await open(port, '/room/lobby', { headers: { Origin: `http://127.0.0.1:${port}` } });
+    const long = 'x'.repeat(60_000);
+    bob.command({ name: 'publish', message: long, id: 1 });
+    assert.equal((await ann.event('message', { room: 'lobby' })).message, long);
+    assert.equal((await bob.event('ack', { id: 1 })).delivered, 2);
+    await assert.rejects(open(port, '/ws', { headers: { Origin: 'http://elsewhere.example' } }), { status: 403 });
+    assert.equal((await fetch(`http://127.0.0.1:${port}/ws`)).status, 426);
+    assert.equal((await publish(port, 'lobby', 'no')).status, 404, 'the API is not for the clients of the proxy');
+    bob.end();
+    await bob.until('the close is answered', () => bob.close?.code === 1000);
+  });
+
+  through(`${proxy}: an idle connection outlives the proxy's timeouts by its pings, and only by them`, async () => {
+    const pinging = await programs.gateway('pinging', { config: '[heartbeat]\nping_ms = 700\npong_ms = 700' });
+    const silent = await programs.gateway('silent', { config: '[heartbeat]\nping_ms = 60000' });
+    const [alive, lost] = await Promise.all([pinging, silent].map(async (gateway) => {
+      const { port } = await programs[proxy]([gateway], { replacements: timeouts(proxy, 2) });
+      return open(port, '/room/quiet');
+    }));
+    await lost.until('the proxy has cut the connection without pings', () => lost.gone, 5_000);
+    assert.equal(lost.close, null);
+    await alive.until('three times the timeout', () => alive.pings >= 9);
+    alive.command({ name: 'ping', id: 7 });
+    await alive.event('pong', { id: 7 });
+  });
+
+  through(`${proxy}: an idle connection outlives the timeouts as they are shipped`, async () => {
+    const gateway = await programs.gateway('gateway');
+    const { port } = await programs[proxy]([gateway]);
+    const client = await open(port, '/room/quiet');
+    await client.until('four pings, 25 s apart', () => client.pings >= 4, 110_000);
+    client.command({ name: 'ping', id: 7 });
+    await client.event('pong', { id: 7 });
+  }, { skip: process.env.PROXY_LONG ? false : 'PROXY_LONG=1 runs it, 100 s', timeout: 120_000 });
+}
+
+/** Connects through `port` again and again until told to stop; each attempt must succeed. */
+function newcomers(port, every_ms = 20) {
+  let going = true, count = 0;
+  const refused = [];
+  const done = (async () => {
+    while (going) {
+      try {
+        const client = await WebSocketClient.open(port, `/room/newcomers-${count}`);
+        client.command({ name: 'ping', id: 1 });
+        await client.until('an answer', () => client.messages.some((text) => text.includes('"pong"')) || client.close);
+        client.end();
+        count += 1;
+      } catch (error) {
+        refused.push(error.message);
+      }
+      await new Promise((next) => setTimeout(next, every_ms));
+    }
+  })();
+  return { stop: async () => { going = false; await done; return { count, refused }; } };
+}
+
+const DRAIN = '[drain]\ngrace_ms = 1500\nwindow_ms = 1500';
+const QUICK_CHECKS = [['inter 1s', 'inter 200ms', 2]];
+
+through('haproxy: a node that drains keeps its connections, gets no new ones, and nobody is refused', async () => {
+  const nodes = await Promise.all(['node1', 'node2'].map((name) => programs.gateway(name, { config: DRAIN })));
+  const haproxy = await programs.haproxy(nodes, { replacements: QUICK_CHECKS });
+  const settled = [];
+  for (let index = 0; index < 40; index += 1) settled.push(await open(haproxy.port, `/room/room-${index}`));
+  const before = await metric(nodes[0], 'fanfare_connections');
+  assert.ok(before > 5 && before < 35, `rooms are spread over both nodes: ${before} of 40`);
+  const arriving = newcomers(haproxy.port);
+  nodes[0].child.kill('SIGTERM');
+  await haproxySees(haproxy, 'node1', 'DOWN');
+  assert.equal(settled.filter(({ gone }) => gone).length, 0, 'nobody was cut off when the node was marked down');
+  const accepted = await metric(nodes[0], 'fanfare_connections');
+  for (let index = 0; index < 20; index += 1) await open(haproxy.port, `/room/late-${index}`);
+  assert.ok(await metric(nodes[0], 'fanfare_connections') <= accepted, 'none of the late ones is on the node that drains');
+  assert.equal(await nodes[0].ended, 0);
+  await until('all of the drained node have gone', () => settled.filter(({ gone }) => gone).length === before);
+  for (const client of settled.filter(({ gone }) => gone)) {
+    assert.equal(client.close?.code, 1012, 'by a close frame');
+    assert.ok(client.messages.some((text) => text.includes('"drain"')), 'announced');
+  }
+  const { count, refused } = await arriving.stop();
+  assert.deepEqual(refused, []);
+  assert.ok(count > 30, `${count} newcomers`);
+});
+
+through('nginx: a node that leaves is passed over, and nobody is refused', async () => {
+  const nodes = await Promise.all(['node1', 'node2'].map((name) => programs.gateway(name, { config: DRAIN })));
+  const nginx = await programs.nginx(nodes);
+  const settled = [];
+  for (let index = 0; index < 40; index += 1) settled.push(await open(nginx.port, `/room/room-${index}`));
+  const before = await metric(nodes[0], 'fanfare_connections');
+  assert.ok(before > 5 && before < 35, `rooms are spread over both nodes: ${before} of 40`);
+  const arriving = newcomers(nginx.port);
+  nodes[0].child.kill('SIGTERM');
+  assert.equal(await nodes[0].ended, 0);
+  await until('all of the drained node have gone', () => settled.filter(({ gone }) => gone).length === before);
+  assert.ok(settled.filter(({ gone }) => gone).every(({ close }) => close?.code === 1012));
+  const { count, refused } = await arriving.stop();
+  assert.deepEqual(refused, []);
+  assert.ok(count > 30, `${count} newcomers`);
+});
+
+/** Starts `fanfare-load returning` and tells when it publishes. */
+async function load(haproxy, admin, seconds, returns_min) {
+  const report = join(scratch, 'load.json');
+  const args = ['returning', '--url', `ws://127.0.0.1:${haproxy.port}`, '--publishers', 'http', '--admin', `http://127.0.0.1:${admin}`, '--key', KEY,
+    '--connections', '200', '--rooms', '20', '--rate', '200', '--duration', `${seconds}s`, '--returns-min', `${returns_min}`, '--json', report];
+  const running = programs.start('fanfare-load', join(BIN, 'fanfare-load'), args);
+  return {
+    running,
+    report: async () => {
+      const code = await running.ended;
+      assert.equal(code, 0, running.said + running.errors);
+      return JSON.parse(readFileSync(report, 'utf8'));
+    },
+  };
+}
+
+const HISTORY = '[namespaces.default]\nhistory_size = 5000';
+
+through('haproxy: two nodes are restarted in turn under load: every gap is announced, nothing is unexplained', async () => {
+  const config = `${DRAIN}\n${HISTORY}`.replace('grace_ms = 1500', 'grace_ms = 600').replace('window_ms = 1500', 'window_ms = 1000');
+  let nodes = await Promise.all(['node1', 'node2'].map((name) => programs.gateway(name, { config })));
+  const haproxy = await programs.haproxy(nodes, { replacements: QUICK_CHECKS });
+  const { running, report } = await load(haproxy, haproxy.publishers, 11, 200);
+  await until('the load is there', async () => await metric(nodes[0], 'fanfare_connections') + await metric(nodes[1], 'fanfare_connections') === 200);
+  for (const [index, server] of ['node1', 'node2'].entries()) {
+    await until(`${server} delivers`, async () => await metric(nodes[index], 'fanfare_delivered_total') > 0);
+    nodes[index].child.kill('SIGTERM');
+    assert.equal(await nodes[index].ended, 0);
+    nodes[index] = await programs.gateway(`${server} again`, { config, ports: nodes[index].ports });
+    await haproxySees(haproxy, server, 'UP');
+  }
+  assert.equal(running.how, undefined, 'the restarts were under load');
+  const { audit, returning, closes, published } = await report();
+  assert.ok(closes.every(({ code }) => code === 1012), JSON.stringify(closes));
+  assert.deepEqual([audit.missing, audit.duplicate, audit.out_of_order, returning.refused, returning.stayed_away], [0, 0, 0, 0, 0]);
+  const sent_away = closes.reduce((sum, { count }) => sum + count, 0);
+  assert.deepEqual([returning.returns, returning.gaps], [sent_away, sent_away], 'another node does not know what was missed, and says so');
+  assert.ok(published > 2_000, `${published} published`);
+});
+
+through('haproxy: when the proxy itself is replaced, everybody comes back and nothing is missing', async () => {
+  const node = await programs.gateway('node', { config: HISTORY });
+  const haproxy = await programs.haproxy([node]);
+  const { report } = await load(haproxy, node.admin, 4, 200);
+  await until('the load is there', async () => await metric(node, 'fanfare_delivered_total') > 1_000);
+  haproxy.child.kill('SIGKILL');
+  await haproxy.ended;
+  await until('nobody is left', async () => await metric(node, 'fanfare_connections') === 0);
+  programs.start('haproxy again', haproxy.child.spawnfile, haproxy.child.spawnargs.slice(1));
+  const { audit, returning, published } = await report();
+  assert.deepEqual([audit.missing, audit.duplicate, returning.gaps, returning.in_gaps], [0, 0, 0, 0]);
+  assert.deepEqual([returning.recovered, audit.delivered], [200, published * 10]);
+});
+
+through('haproxy: publications find the node that has the room, however they name it', async () => {
+  const nodes = await Promise.all(['node1', 'node2'].map((name) => programs.gateway(name)));
+  const haproxy = await programs.haproxy(nodes);
+  const headers = { authorization: `Bearer ${KEY}`, 'content-type': 'application/json' };
+  for (const room of ['plain', 'chat:1', 'über', 'a%b', 'plus+plus']) {
+    const name = encodeURIComponent(room);
+    const subscriber = await open(haproxy.port, `/room/${name}`);
+    const receipts = [
+      await publish(haproxy.publishers, room, 'in the query'),
+      await fetch(`http://127.0.0.1:${haproxy.publishers}/api/publish`, { method: 'POST', headers, body: JSON.stringify({ room, message: 'in the body' }) }),
+    ];
+    for (const receipt of receipts) assert.equal((await receipt.json()).delivered, 1, room);
+    await subscriber.event('message', { message: 'in the query' });
+    await subscriber.event('message', { message: 'in the body' });
+    const seen = await fetch(`http://127.0.0.1:${haproxy.publishers}/api/rooms/${name}`, { headers });
+    assert.equal((await seen.json()).occupancy, 1, room);
+  }
+});
