@@ -46,8 +46,17 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct Permit {
     gate: Arc<Gate>,
-    /// Where places are counted by address. In a box: every connection has a permit, and mostly they are not.
-    address: Option<Box<IpAddr>>,
+    /// Where its client is; nothing where that has no address, as over Unix sockets.
+    address: Option<IpAddr>,
+    /// Its place is counted by address too.
+    is_counted: bool,
+}
+
+impl Permit {
+    /// Where its client is, if that has an address.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
 }
 
 impl Gate {
@@ -82,13 +91,13 @@ impl Gate {
 
     pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, Refused> {
         let per_ip_max = self.per_ip_max.load(Ordering::Relaxed);
-        let address = address.filter(|_| per_ip_max > 0);
+        let counted = address.filter(|_| per_ip_max > 0);
         let is_full = self.open.fetch_add(1, Ordering::Relaxed) >= self.connections_max.load(Ordering::Relaxed);
         if is_full && !self.lets_pass(Limit::Connections) {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
-        if let Some(address) = address {
+        if let Some(address) = counted {
             let mut count = self.per_ip.entry(address).or_insert(0);
             if *count >= per_ip_max && !self.lets_pass(Limit::ConnectionsPerIp) {
                 drop(count);
@@ -97,15 +106,15 @@ impl Gate {
             }
             *count += 1;
         }
-        Ok(Permit { gate: self.clone(), address: address.map(Box::new) })
+        Ok(Permit { gate: self.clone(), address, is_counted: counted.is_some() })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.gate.open.fetch_sub(1, Ordering::Relaxed);
-        let Some(address) = &self.address else { return };
-        self.gate.per_ip.remove_if_mut(&**address, |_, count| {
+        let Some(address) = self.address.as_ref().filter(|_| self.is_counted) else { return };
+        self.gate.per_ip.remove_if_mut(address, |_, count| {
             *count -= 1;
             *count == 0
         });

@@ -12,6 +12,15 @@ pub(crate) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     })
 }
 
+/// Names and values in their order, decoded; `None` where they are not UTF-8.
+pub(crate) fn pairs(query: Option<&str>) -> impl Iterator<Item = (Option<String>, Option<String>)> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(key).map(Cow::into_owned), decode(value).map(Cow::into_owned))
+    })
+}
+
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     if text.contains('+') {
         let spaced = text.replace('+', " ");

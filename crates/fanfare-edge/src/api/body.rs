@@ -10,7 +10,6 @@ use serde::de::{Error as _, IgnoredAny};
 
 use crate::hub::Hub;
 use crate::problem::Problem;
-use crate::query;
 
 /// Bytes a body may have beyond the largest message: the fields around it.
 const BODY_OVERHEAD_BYTES: usize = 4_096;
@@ -54,16 +53,4 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem
         }
         _ => Problem::new(StatusCode::BAD_REQUEST, "bad_json", error.to_string()),
     })
-}
-
-/// The number asked for in `limit`, from 1 to `max`.
-pub(crate) fn limit(query: Option<&str>, default: usize, max: usize) -> Result<usize, Problem> {
-    match query::parameter(query, "limit").map(|limit| limit.parse::<usize>()) {
-        None => Ok(default),
-        Some(Ok(limit)) if (1..=max).contains(&limit) => Ok(limit),
-        Some(_) => {
-            let detail = format!("limit is a number from 1 to {max}");
-            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_limit", detail))
-        }
-    }
 }

@@ -9,37 +9,30 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::publish;
-use super::route::{Call, Route, now};
+use super::route::{Call, Form, Parameter, Route, now};
 use crate::hub::Hub;
 use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::problem::{Answer, Problem, json as answer};
-use crate::query;
 
 /// Publications in one answer.
 const LIST_MAX: usize = 1_000;
 const LIST_DEFAULT: usize = 100;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::get("/api/held", |call| now(list(&call))),
+    Route::get("/api/held", |call| now(list(&call))).query(&[
+        Parameter { name: "limit", about: "publications in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
+        Parameter { name: "after", about: "`next` of the page before", form: Form::Number },
+    ]),
     Route::post("/api/held/{held}/release", |call| Box::pin(release(call))),
     Route::post("/api/held/{held}/discard", |call| now(discard(&call))),
 ];
 
 /// `GET /api/held?after=&limit=`: the oldest first.
 fn list(call: &Call) -> Result<Answer, Problem> {
-    let (hub, query) = (&call.hub, call.query());
-    let number = |name, default: u64, max: u64| match query::parameter(query, name).map(|text| text.parse::<u64>()) {
-        None => Some(default),
-        Some(Ok(number)) if number <= max => Some(number),
-        Some(_) => None,
-    };
-    let limit = number("limit", LIST_DEFAULT as u64, LIST_MAX as u64).filter(|&limit| limit > 0);
-    let (Some(after), Some(limit)) = (number("after", 0, u64::MAX), limit) else {
-        let detail = format!("limit is a number from 1 to {LIST_MAX}, after is the `held` number of a publication");
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_limit", detail));
-    };
+    let hub = &call.hub;
+    let after = call.number("after")?.unwrap_or_default();
+    let limit = call.limit()?;
     // One more than asked for tells whether there is a next page.
-    let limit = usize::try_from(limit).unwrap_or(LIST_MAX);
     let mut held = hub.held().list(after, limit + 1);
     let has_more = held.len() > limit;
     held.truncate(limit);

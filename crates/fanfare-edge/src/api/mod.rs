@@ -30,7 +30,10 @@ pub(crate) async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer
     for route in TABLES.iter().copied().flatten() {
         let Some(places) = route.places(request.uri().path()) else { continue };
         if route.takes(request.method()) {
-            let call = Call { hub: hub.clone(), request, places };
+            if let Err(problem) = route.check_query(request.uri().query()) {
+                return problem.answer();
+            }
+            let call = Call { hub: hub.clone(), request, route, places };
             return (route.call)(call).await.unwrap_or_else(|problem| problem.answer());
         }
         allowed.push(route.verb.as_str());

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::body::{content_type, parse, read_body, too_large};
 use super::rooms::parse_room;
-use super::route::{Call, Route};
+use super::route::{Call, Form, Parameter, Route};
 use crate::hub::{ConnectionId, Hub};
 use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
 use crate::problem::{Answer, Problem, json};
@@ -22,8 +22,10 @@ use crate::query;
 /// Publications in one batch.
 const BATCH_MAX: usize = 1_000;
 
+const ROOM: Parameter = Parameter { name: "room", about: "the room, where the body is plain text", form: Form::Text };
+
 pub(super) const ROUTES: &[Route] = &[
-    Route::post("/api/publish", |call| Box::pin(publish(call))),
+    Route::post("/api/publish", |call| Box::pin(publish(call))).query(&[ROOM]),
     Route::post("/api/batch", |call| Box::pin(batch(call))),
 ];
 

@@ -5,11 +5,9 @@ use fanfare_registry::{PageQuery, Portion, RoomInfo};
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::body::limit;
-use super::route::{Call, Route, now};
+use super::route::{Call, Form, Parameter, Route, now};
 use crate::hub::Hub;
 use crate::problem::{Answer, Problem, json, with_type};
-use crate::query;
 
 /// Rooms in one answer.
 const ROOMS_MAX: usize = 1_000;
@@ -19,11 +17,37 @@ const ROOMS_DEFAULT: usize = 100;
 const HISTORY_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::get("/api/rooms", |call| now(list(&call))),
+    Route::get("/api/rooms", |call| now(list(&call))).query(&[
+        Parameter { name: "prefix", about: "only rooms whose names begin with it", form: Form::Text },
+        Parameter { name: "limit", about: "rooms in the answer", form: Form::Limit(ROOMS_DEFAULT, ROOMS_MAX) },
+        Parameter { name: "after", about: "`next` of the page before", form: Form::Text },
+    ]),
     Route::get("/api/rooms/{room}", |call| now(describe(&call))),
     Route::delete("/api/rooms/{room}", |call| now(close(&call))),
-    Route::get("/api/rooms/{room}/history", |call| now(history(&call))),
+    Route::get("/api/rooms/{room}/presence", |call| now(presence(&call))),
+    Route::get("/api/rooms/{room}/history", |call| now(history(&call))).query(&[
+        Parameter { name: "since", about: "position to begin behind, `epoch:offset`", form: Form::Text },
+        Parameter {
+            name: "limit",
+            about: "messages in the answer",
+            form: Form::Limit(HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX),
+        },
+    ]),
 ];
+
+/// Users in one answer.
+const PRESENCE_MEMBERS_MAX: usize = 1_000;
+
+#[derive(Serialize)]
+struct MemberBody {
+    user: String,
+}
+
+#[derive(Serialize)]
+struct PresenceBody {
+    count: u64,
+    members: Vec<MemberBody>,
+}
 
 #[derive(Serialize)]
 struct RoomBody {
@@ -47,10 +71,10 @@ impl RoomBody {
 }
 
 fn list(call: &Call) -> Result<Answer, Problem> {
-    let (hub, query) = (&call.hub, call.query());
-    let prefix = query::parameter(query, "prefix").unwrap_or_default();
-    let after = query::parameter(query, "after").unwrap_or_default();
-    let limit = limit(query, ROOMS_DEFAULT, ROOMS_MAX)?;
+    let hub = &call.hub;
+    let prefix = call.text("prefix").unwrap_or_default();
+    let after = call.text("after").unwrap_or_default();
+    let limit = call.limit()?;
     // One more than asked for tells whether there is a next page.
     let mut rooms = hub.registry().list(&prefix, &after, limit + 1);
     let has_more = rooms.len() > limit;
@@ -74,17 +98,26 @@ fn close(call: &Call) -> Result<Answer, Problem> {
     Ok(json(StatusCode::OK, &serde_json::json!({ "room": name.as_str(), "closed": true })))
 }
 
+/// Users and subscribers of a room, as the dialect tells them. Users are counted where `presence` is on.
+fn presence(call: &Call) -> Result<Answer, Problem> {
+    let name = parse_room(call.place(0))?;
+    let room = call.hub.registry().get(&name).ok_or_else(|| no_room(&name))?;
+    let (count, members) = room.presence(PRESENCE_MEMBERS_MAX);
+    let members = members.iter().map(|user| MemberBody { user: user.as_str().to_owned() }).collect();
+    Ok(json(StatusCode::OK, &PresenceBody { count, members }))
+}
+
 fn history(call: &Call) -> Result<Answer, Problem> {
     let page = page(call)?;
     Ok(with_type(StatusCode::OK, "application/json", page.to_json().into()))
 }
 
 fn page(call: &Call) -> Result<HistoryPage, Problem> {
-    let (hub, query) = (&call.hub, call.query());
+    let hub = &call.hub;
     let name = parse_room(call.place(0))?;
-    let since = query::parameter(query, "since").map(|since| since.parse::<Position>()).transpose();
+    let since = call.text("since").map(|since| since.parse::<Position>()).transpose();
     let since = since.map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail))?;
-    let messages_max = limit(query, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX)?;
+    let messages_max = call.limit()?;
     let options = hub.room_options(&name);
     if !options.history.is_on() {
         let detail = format!("no history is kept in the room {name}: `history_size` of its namespace is 0");

@@ -3,8 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use fanfare_protocol::{NameError, UserName};
 use hyper::body::Incoming;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 
 use crate::hub::Hub;
 use crate::problem::{Answer, Problem};
@@ -36,26 +37,94 @@ pub(crate) fn now(answer: Result<Answer, Problem>) -> Answering {
     Box::pin(std::future::ready(answer))
 }
 
+/// What a parameter of a query may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Form {
+    Text,
+    /// `1` or `true`, `0` or `false`.
+    Flag,
+    /// How much is answered: the default, and the most.
+    Limit(usize, usize),
+    Number,
+}
+
+/// A parameter of a query.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) form: Form,
+}
+
 /// One entry of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Route {
     pub(crate) verb: Verb,
     /// Segments in braces are places: they stand for any text.
     pub(crate) path: &'static str,
+    /// What its query may have. Anything else is refused: a filter that is misspelt must not pass for none.
+    pub(crate) query: &'static [Parameter],
     pub(crate) call: fn(Call) -> Answering,
 }
 
 impl Route {
+    const fn new(verb: Verb, path: &'static str, call: fn(Call) -> Answering) -> Self {
+        Self { verb, path, query: &[], call }
+    }
+
     pub(crate) const fn get(path: &'static str, call: fn(Call) -> Answering) -> Self {
-        Self { verb: Verb::Get, path, call }
+        Self::new(Verb::Get, path, call)
     }
 
     pub(crate) const fn post(path: &'static str, call: fn(Call) -> Answering) -> Self {
-        Self { verb: Verb::Post, path, call }
+        Self::new(Verb::Post, path, call)
     }
 
     pub(crate) const fn delete(path: &'static str, call: fn(Call) -> Answering) -> Self {
-        Self { verb: Verb::Delete, path, call }
+        Self::new(Verb::Delete, path, call)
+    }
+
+    /// The same with parameters in its query.
+    pub(crate) const fn query(self, query: &'static [Parameter]) -> Self {
+        Self { query, ..self }
+    }
+
+    /// Checks that a query has each parameter of this route at most once, and no other.
+    ///
+    /// # Errors
+    /// 422, with what was found.
+    pub(crate) fn check_query(&self, query: Option<&str>) -> Result<(), Problem> {
+        let mut seen = Vec::new();
+        for (name, value) in query::pairs(query) {
+            let known = self.query.iter().map(|parameter| parameter.name).find(|known| name.as_deref() == Some(*known));
+            let Some(known) = known else {
+                return Err(self.unknown_parameter(name.as_deref().unwrap_or_default()));
+            };
+            if seen.contains(&known) {
+                return Err(bad_parameter("repeated_parameter", format!("{known} is given more than once")));
+            }
+            if value.is_none() {
+                return Err(bad_parameter("bad_parameter", format!("{known} is not UTF-8")));
+            }
+            seen.push(known);
+        }
+        Ok(())
+    }
+
+    /// How much is answered: by default, and at most.
+    fn limits(&self) -> (usize, usize) {
+        let limits = self.query.iter().find_map(|parameter| match parameter.form {
+            Form::Limit(default, max) => Some((default, max)),
+            Form::Text | Form::Flag | Form::Number => None,
+        });
+        limits.unwrap_or((1, 1))
+    }
+
+    fn unknown_parameter(&self, name: &str) -> Problem {
+        let known: Vec<_> = self.query.iter().map(|known| format!("{} ({})", known.name, known.about)).collect();
+        let takes = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let name: String = name.chars().take(40).collect();
+        bad_parameter("unknown_parameter", format!("{name:?} is no parameter of this call, which takes {takes}"))
     }
 
     /// What stands in the places of `path`, decoded; `None` when it is another path. What is not UTF-8 is read as nothing,
@@ -88,6 +157,7 @@ impl Route {
 pub(crate) struct Call {
     pub(crate) hub: Arc<Hub>,
     pub(crate) request: Request<Incoming>,
+    pub(crate) route: &'static Route,
     /// What stands in the places of the route, in their order.
     pub(crate) places: Vec<String>,
 }
@@ -101,6 +171,46 @@ impl Call {
     pub(crate) fn query(&self) -> Option<&str> {
         self.request.uri().query()
     }
+
+    /// A parameter of the query; nothing when it is not there.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        query::parameter(self.query(), name)
+    }
+
+    /// Whether something is asked for.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.text(name).as_deref() {
+            None | Some("0" | "false") => Ok(false),
+            Some("1" | "true") => Ok(true),
+            Some(_) => Err(bad_parameter("bad_parameter", format!("{name} is 1 or 0"))),
+        }
+    }
+
+    /// The number asked for in `limit`, from 1 to the most that its route answers with.
+    pub(crate) fn limit(&self) -> Result<usize, Problem> {
+        let (default, max) = self.route.limits();
+        match self.text("limit").map(|limit| limit.parse::<usize>()) {
+            None => Ok(default),
+            Some(Ok(limit)) if (1..=max).contains(&limit) => Ok(limit),
+            Some(_) => Err(bad_parameter("bad_limit", format!("limit is a number from 1 to {max}"))),
+        }
+    }
+
+    /// A number of the query.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
+        let bad = |_| bad_parameter("bad_parameter", format!("{name} is a whole number"));
+        self.text(name).map(|text| text.parse().map_err(bad)).transpose()
+    }
+
+    /// A user of the query.
+    pub(crate) fn user(&self, name: &str) -> Result<Option<UserName>, Problem> {
+        let bad = |error: NameError| bad_parameter("bad_user", error.to_string());
+        self.text(name).map(|user| UserName::parse(&user).map_err(bad)).transpose()
+    }
+}
+
+fn bad_parameter(code: &'static str, detail: String) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
 }
 
 #[cfg(test)]

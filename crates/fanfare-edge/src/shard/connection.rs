@@ -15,6 +15,8 @@ pub(super) struct Connection {
     pub(super) lane: LaneId,
     pub(super) session: Session,
     pub(super) identity: Identity,
+    /// When it began, on the node's clock, milliseconds.
+    pub(super) began_ms: u64,
     /// When its token ends, on the node's clock.
     pub(super) expires: Option<Duration>,
     pub(super) decoder: Decoder,
@@ -36,8 +38,8 @@ pub(super) struct Connection {
     pub(super) acks_owed: u32,
     /// Messages it may still send, where that is bounded.
     pub(super) rate: Option<Box<Bucket>>,
-    /// Its place at the gate.
-    pub(super) _permit: Permit,
+    /// Its place at the gate, and where its client is.
+    pub(super) permit: Permit,
 }
 
 /// Where a connection is in its life.

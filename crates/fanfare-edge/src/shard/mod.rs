@@ -9,6 +9,7 @@ mod crowd;
 mod end;
 mod handshake;
 mod heartbeat;
+mod inspect;
 mod newcomers;
 mod orders;
 mod perform;
@@ -46,6 +47,7 @@ use crate::hub::Hub;
 use crate::listener::Transport;
 use crate::settings::Settings;
 
+pub(crate) use self::inspect::{Inspected, Inspection, Seen, Wanted};
 pub(crate) use self::orders::Adopted;
 pub use self::orders::Order;
 pub use self::start::{ShardHandle, start_shards};

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use super::ShardLoop;
 use super::connection::{Connection, Phase};
 use super::heartbeat::{Beat, Heartbeat};
+use super::inspect::Inspection;
 use crate::gate::Permit;
 use crate::hub::ConnectionId;
 
@@ -39,6 +40,9 @@ pub enum Order {
         /// What became of it.
         delivery: Delivery,
     },
+    /// Tell of connections.
+    #[doc(hidden)]
+    Inspect(Box<Inspection>),
     /// End a connection.
     #[doc(hidden)]
     End {
@@ -101,6 +105,7 @@ impl ShardLoop {
                 self.send_event(lane, Lane::Control, &ack);
                 self.count_ack(lane);
             }
+            Item::Order(Order::Inspect(inspection)) => self.inspect(*inspection),
             Item::Order(Order::End { lane, reason, told }) => {
                 let is_open = self.is_open(lane);
                 if is_open {
@@ -182,6 +187,7 @@ impl ShardLoop {
             lane,
             session,
             identity,
+            began_ms: self.now.as_millis() as u64,
             expires,
             decoder: Decoder::new(),
             heartbeat,
@@ -194,7 +200,7 @@ impl ShardLoop {
             unread: None,
             acks_owed: 0,
             rate,
-            _permit: permit,
+            permit,
         };
         let index = lane.index as usize;
         if index >= self.connections.len() {

@@ -129,8 +129,7 @@ async fn a_plain_text_body_is_the_message() {
     let mut json_client = node.enter("%E6%88%BF", "").await;
     let body = "hello \"world\"\n房 \\ \t😀";
     for kind in ["text/plain", "text/plain; charset=utf-8", "TEXT/Plain;charset=UTF-8"] {
-        let answer =
-            request(node.admin, "POST", "/api/publish?x=1&room=%E6%88%BF", &[("Content-Type", kind)], body).await;
+        let answer = request(node.admin, "POST", "/api/publish?room=%E6%88%BF", &[("Content-Type", kind)], body).await;
         assert_eq!(counts(&answer.json()), (2, 0, 0), "{kind}");
         assert_eq!(text.text().await, body);
         assert_eq!(json_client.event("message").await["message"], body);
@@ -143,6 +142,9 @@ async fn a_plain_text_body_is_the_message() {
 
     let bad = |path: &'static str| request(node.admin, "POST", path, &[TEXT], "x");
     bad("/api/publish").await.expect_problem(422, "room_missing");
+    bad("/api/publish?romm=a").await.expect_problem(422, "unknown_parameter");
+    bad("/api/publish?room=a&room=b").await.expect_problem(422, "repeated_parameter");
+    bad("/api/publish?room=%FF").await.expect_problem(422, "bad_parameter");
     bad("/api/publish?room=").await.expect_problem(422, "bad_room");
     bad("/api/publish?room=a%20b").await.expect_problem(422, "bad_room");
     let mut raw = Raw::open(node.admin).await;
@@ -284,6 +286,11 @@ async fn rooms_are_listed_page_by_page() {
     assert_eq!(count("?prefix=q&limit=1").await, (1, false));
     assert_eq!(count("?prefix=none").await, (0, false));
     assert_eq!(count("?after=zzz").await, (0, false));
+    for query in ["?prefx=q", "?limit=1&Limit=2", "?%FF=1"] {
+        let refused = get(node.admin, &format!("/api/rooms{query}")).await;
+        refused.expect_problem(422, "unknown_parameter");
+        assert!(refused.text().contains("takes prefix (only rooms"), "{refused:?}");
+    }
     for limit in ["0", "1001", "-1", "many", ""] {
         get(node.admin, &format!("/api/rooms?limit={limit}")).await.expect_problem(422, "bad_limit");
     }

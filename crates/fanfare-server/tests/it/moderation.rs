@@ -187,8 +187,8 @@ async fn held_messages_wait_for_a_moderator() {
     let page = held(&node, "?after=1&limit=1").await;
     assert_eq!((&page["held"][0]["held"], &page["next"]), (&json!(2), &json!(2)));
     assert_eq!(held(&node, "?after=2&limit=1").await["next"], json!(null));
-    for query in ["?limit=0", "?limit=1001", "?after=x"] {
-        request(node.admin, "GET", &format!("/api/held{query}"), &[], "").await.expect_problem(422, "bad_limit");
+    for (query, code) in [("?limit=0", "bad_limit"), ("?limit=1001", "bad_limit"), ("?after=x", "bad_parameter")] {
+        request(node.admin, "GET", &format!("/api/held{query}"), &[], "").await.expect_problem(422, code);
     }
 
     // Let go, it is published as it was: byte for byte, with its user, not to its sender.
