@@ -7,6 +7,26 @@ use fanfare_protocol::CloseReason;
 /// Labels of [`Counters::handshakes`].
 pub const HANDSHAKE_RESULTS: [&str; 5] = ["accepted", "malformed", "origin", "bad_room", "failed"];
 
+/// Labels of [`Counters::via`].
+pub const VIA_PROXY: [&str; 6] = ["named", "itself", "malformed", "missing", "untrusted", "unknown"];
+
+/// What a proxy said of its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// A header of the PROXY protocol, of a client.
+    Named = 0,
+    /// The same, of a connection of the proxy's own.
+    Itself = 1,
+    /// A header that cannot be read. Ended.
+    Malformed = 2,
+    /// No header where one is required. Ended.
+    Missing = 3,
+    /// A header is required, and who connected may not send one. Ended.
+    Untrusted = 4,
+    /// Neither such a header nor the request says who the client is.
+    Unknown = 5,
+}
+
 /// How a WebSocket handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handshake {
@@ -34,11 +54,17 @@ pub struct Counters {
     pub accept_errors: AtomicU64,
     /// Sockets refused at the door.
     pub shed: AtomicU64,
+    /// What proxies said, in the order of [`VIA_PROXY`].
+    pub via: [AtomicU64; VIA_PROXY.len()],
 }
 
 impl Counters {
     pub(crate) fn handshake(&self, result: Handshake) {
         self.handshakes[result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn via(&self, said: Via) {
+        self.via[said as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn closed(&self, reason: CloseReason) {
@@ -51,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_handshake_result_has_its_own_label() {
+    fn every_result_has_its_own_label() {
         for (result, label) in [
             (Handshake::Accepted, "accepted"),
             (Handshake::Malformed, "malformed"),
@@ -60,6 +86,16 @@ mod tests {
             (Handshake::Failed, "failed"),
         ] {
             assert_eq!(HANDSHAKE_RESULTS[result as usize], label);
+        }
+        for (said, label) in [
+            (Via::Named, "named"),
+            (Via::Itself, "itself"),
+            (Via::Malformed, "malformed"),
+            (Via::Missing, "missing"),
+            (Via::Untrusted, "untrusted"),
+            (Via::Unknown, "unknown"),
+        ] {
+            assert_eq!(VIA_PROXY[said as usize], label);
         }
     }
 }

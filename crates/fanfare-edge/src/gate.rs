@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use hyper::StatusCode;
+
+use crate::problem::Problem;
 
 use crate::observed::{Limit, WouldReject};
 
@@ -40,23 +43,30 @@ pub(crate) enum Refused {
     Full,
     /// This address has enough.
     Address,
+    /// Places are counted by address, and the proxy does not say whose client this is.
+    Unknown,
+}
+
+impl Refused {
+    /// The refusal of a request.
+    pub(crate) fn problem(self) -> Problem {
+        let (status, code, detail) = match self {
+            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "connections_max", "full"),
+            Self::Address => (StatusCode::TOO_MANY_REQUESTS, "connections_per_ip_max", "per address"),
+            Self::Unknown => (StatusCode::BAD_REQUEST, "client_unknown", "the proxy does not say who the client is"),
+        };
+        Problem::new(status, code, detail)
+    }
 }
 
 /// A socket's place; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     gate: Arc<Gate>,
-    /// Where its client is; nothing where that has no address, as over Unix sockets.
+    /// The client's, where it is known.
     address: Option<IpAddr>,
-    /// Its place is counted by address too.
+    /// This is one of the places of its address.
     is_counted: bool,
-}
-
-impl Permit {
-    /// Where its client is, if that has an address.
-    pub(crate) fn address(&self) -> Option<IpAddr> {
-        self.address
-    }
 }
 
 impl Gate {
@@ -89,35 +99,68 @@ impl Gate {
         observes
     }
 
+    /// A place, and where the address is known one of its places.
     pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, Refused> {
-        let per_ip_max = self.per_ip_max.load(Ordering::Relaxed);
-        let counted = address.filter(|_| per_ip_max > 0);
         let is_full = self.open.fetch_add(1, Ordering::Relaxed) >= self.connections_max.load(Ordering::Relaxed);
         if is_full && !self.lets_pass(Limit::Connections) {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
-        if let Some(address) = counted {
-            let mut count = self.per_ip.entry(address).or_insert(0);
-            if *count >= per_ip_max && !self.lets_pass(Limit::ConnectionsPerIp) {
-                drop(count);
-                self.open.fetch_sub(1, Ordering::Relaxed);
-                return Err(Refused::Address);
-            }
-            *count += 1;
+        let mut permit = Permit { gate: self.clone(), address: None, is_counted: false };
+        // If the address has enough the permit goes, and the place with it.
+        address.map_or(Ok(()), |address| permit.count(address))?;
+        Ok(permit)
+    }
+}
+
+impl Permit {
+    /// Takes one of the places of an address, once it is known; what was taken before of another's is given back.
+    pub(crate) fn count(&mut self, address: IpAddr) -> Result<(), Refused> {
+        self.forget();
+        self.address = Some(address);
+        let per_ip_max = self.gate.per_ip_max.load(Ordering::Relaxed);
+        if per_ip_max == 0 {
+            return Ok(());
         }
-        Ok(Permit { gate: self.clone(), address, is_counted: counted.is_some() })
+        let mut count = self.gate.per_ip.entry(address).or_insert(0);
+        if *count >= per_ip_max && !self.gate.lets_pass(Limit::ConnectionsPerIp) {
+            return Err(Refused::Address);
+        }
+        *count += 1;
+        self.is_counted = true;
+        Ok(())
+    }
+
+    /// For a client whom nobody names: where places are counted by address, it may not have one by not being named.
+    pub(crate) fn count_unnamed(&self) -> Result<(), Refused> {
+        let is_counted = self.gate.per_ip_max.load(Ordering::Relaxed) > 0;
+        if is_counted && !self.gate.lets_pass(Limit::ConnectionsPerIp) { Err(Refused::Unknown) } else { Ok(()) }
+    }
+
+    /// Remembers an address whose places are not counted.
+    pub(crate) fn tell(&mut self, address: Option<IpAddr>) {
+        self.forget();
+        self.address = address;
+    }
+
+    /// The client's address, where it is known.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    fn forget(&mut self) {
+        let Some(address) = self.address.filter(|_| std::mem::take(&mut self.is_counted)) else { return };
+        self.gate.per_ip.remove_if_mut(&address, |_, count| {
+            *count -= 1;
+            *count == 0
+        });
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.gate.open.fetch_sub(1, Ordering::Relaxed);
-        let Some(address) = self.address.as_ref().filter(|_| self.is_counted) else { return };
-        self.gate.per_ip.remove_if_mut(address, |_, count| {
-            *count -= 1;
-            *count == 0
-        });
+        self.forget();
     }
 }
 
@@ -157,7 +200,29 @@ mod tests {
         let one = Some(IpAddr::from([127, 0, 0, 1]));
         let permits: Vec<_> = (0..5).map(|_| gate.enter(one).expect("a place")).collect();
         assert_eq!(gate.would_reject.totals(0), [2, 3, 0, 0, 0]);
+        assert_eq!(permits[0].count_unnamed(), Ok(()));
         drop(permits);
+        assert_eq!(gate.open.load(Ordering::Relaxed), 0);
+        assert!(gate.per_ip.is_empty());
+    }
+
+    #[test]
+    fn a_place_by_address_is_taken_when_the_address_is_known_and_given_back_once() {
+        let gate = gate(5, 1, false);
+        let [one, two] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        let mut a = gate.enter(None).expect("a place");
+        let mut b = gate.enter(None).expect("a proxy's sockets have no address yet");
+        assert_eq!((a.address(), a.count(one)), (None, Ok(())));
+        assert_eq!(b.count(one), Err(Refused::Address));
+        assert_eq!((b.count(two), b.address()), (Ok(()), Some(two)));
+        // Told and not counted: another may have its place.
+        b.tell(Some(one));
+        let c = gate.enter(Some(two)).expect("the place is free again");
+        assert_eq!(b.count(one), Err(Refused::Address));
+        drop((a, b));
+        assert_eq!(gate.enter(Some(one)).map(|permit| permit.address()), Ok(Some(one)));
+        assert_eq!(c.count_unnamed(), Err(Refused::Unknown));
+        drop(c);
         assert_eq!(gate.open.load(Ordering::Relaxed), 0);
         assert!(gate.per_ip.is_empty());
     }

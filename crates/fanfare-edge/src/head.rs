@@ -4,7 +4,9 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Method, Request, Uri, Version};
+use hyper::{Method, Request, StatusCode, Uri, Version};
+
+use crate::problem::Problem;
 
 /// What the bytes hold.
 #[derive(Debug)]
@@ -21,6 +23,19 @@ pub(crate) enum BadHead {
     Malformed,
     /// Over the bound of bytes or header lines.
     TooLarge,
+}
+
+impl BadHead {
+    /// The refusal.
+    pub(crate) fn problem(self) -> Problem {
+        match self {
+            Self::Malformed => Problem::new(StatusCode::BAD_REQUEST, "bad_request", "this is no HTTP/1 request"),
+            Self::TooLarge => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                Problem::new(status, "header_bytes_max", "the request's head is too large")
+            }
+        }
+    }
 }
 
 /// How much a head may be.

@@ -20,22 +20,14 @@ use tracing::{debug, warn};
 
 use crate::admission::Door;
 use crate::deadlined::Deadlined;
-use crate::gate::{Gate, GateLimits, Permit, Refused};
-use crate::head::BadHead;
+use crate::gate::{Gate, GateLimits, Permit};
 use crate::hub::Hub;
 use crate::listener::{Bound, Stream};
 use crate::prefixed::Prefixed;
 use crate::problem::{Answer, Problem, method_not_allowed, not_found, with_type};
 use crate::settings::Script;
+use crate::source::Source;
 use crate::{api, upgrade};
-
-/// What is said to a socket that is not let in.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: 107\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"code\":\"connections_max\",\"detail\":\"full\"}\n";
-const ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: 119\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429,\"code\":\"connections_per_ip_max\",\"detail\":\"per address\"}\n";
-
-/// What is said to who does not speak HTTP, or speaks too long.
-const MALFORMED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: 116\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"code\":\"bad_request\",\"detail\":\"this is no HTTP/1 request\"}\n";
-const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: 147\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Request Header Fields Too Large\",\"status\":431,\"code\":\"header_bytes_max\",\"detail\":\"the request's head is too large\"}\n";
 
 /// A refused socket is kept so long for its refusal to be read.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
@@ -57,7 +49,7 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
         let permit = match gate.enter(None) {
             Ok(permit) => permit,
             Err(refused) => {
-                tokio::task::spawn_local(refuse(stream, refused));
+                tokio::task::spawn_local(refuse(stream, refused.problem()));
                 continue;
             }
         };
@@ -91,6 +83,8 @@ pub(crate) fn count_accept_error(hub: &Hub, error: &std::io::Error) {
 pub(crate) struct ClientContext {
     pub(crate) hub: Arc<Hub>,
     pub(crate) shard: usize,
+    /// From where the socket comes.
+    pub(crate) source: Source,
 }
 
 fn builder(hub: &Hub) -> http1::Builder {
@@ -223,35 +217,13 @@ fn script<B>(script: &Script, request: &Request<B>) -> Answer {
     answer
 }
 
-/// Tells a socket that is not let in why, and closes it.
-pub(crate) async fn refuse(stream: Stream, refused: Refused) {
-    turn_away(
-        stream,
-        match refused {
-            Refused::Full => FULL,
-            Refused::Address => ADDRESS,
-        },
-    )
-    .await;
-}
-
-/// Answers what is no request, and closes.
-pub(crate) async fn refuse_head(stream: Stream, bad: BadHead) {
-    turn_away(
-        stream,
-        match bad {
-            BadHead::Malformed => MALFORMED,
-            BadHead::TooLarge => TOO_LARGE,
-        },
-    )
-    .await;
-}
-
-async fn turn_away(stream: Stream, words: &'static [u8]) {
+/// Tells a socket that is not let in, or whose bytes are no request, why, and closes it.
+pub(crate) async fn refuse(stream: Stream, problem: Problem) {
+    let words = problem.bytes();
     let told = async {
         match stream {
-            Stream::Tcp(stream) => say_and_drain(stream, words).await,
-            Stream::Unix(stream) => say_and_drain(stream, words).await,
+            Stream::Tcp(stream) => say_and_drain(stream, &words).await,
+            Stream::Unix(stream) => say_and_drain(stream, &words).await,
         }
     };
     // Whether the refusal was read is the peer's affair.
@@ -265,19 +237,4 @@ async fn say_and_drain(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: &
     let mut discard = [0; 1_024];
     while stream.read(&mut discard).await? > 0 {}
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusals_announce_their_true_length() {
-        for refusal in [FULL, ADDRESS, MALFORMED, TOO_LARGE] {
-            let text = std::str::from_utf8(refusal).expect("ASCII");
-            let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
-            assert_eq!(length.parse(), Ok(body.len()));
-        }
-    }
 }

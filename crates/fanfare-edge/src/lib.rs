@@ -13,6 +13,7 @@ mod counters;
 mod deadlined;
 mod drain;
 mod extensions;
+mod forwarded;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -25,20 +26,27 @@ mod moderation;
 mod observed;
 mod prefixed;
 mod problem;
+mod proxied;
 mod query;
 mod settings;
 mod shard;
+mod source;
+mod trusted;
 mod upgrade;
 
 pub use address::Address;
-pub use counters::{Counters, HANDSHAKE_RESULTS};
+pub use counters::{Counters, HANDSHAKE_RESULTS, VIA_PROXY};
 pub use drain::Drain;
+pub use forwarded::ForwardedHeader;
 pub use hub::{Hub, MetricsPage, MetricsText};
 pub use listener::{Bound, Listeners};
 pub use moderation::{HELD_OUTCOMES, HeldQueue, MODERATION_ACTIONS, ModerationStats};
 pub use observed::{OBSERVED_LIMITS, WouldReject};
-pub use settings::{ApiSettings, CompressionSettings, DrainSettings, Page, Script, SendPath, Settings};
+pub use settings::{
+    ApiSettings, CompressionSettings, DrainSettings, Page, ProxyProtocol, ProxySettings, Script, SendPath, Settings,
+};
 pub use shard::{Order, ShardHandle, start_shards};
+pub use trusted::Trusted;
 
 /// Serves the admin listener until accepting stops. Runs on a runtime of its own, away from the shards.
 pub use http::serve_admin;

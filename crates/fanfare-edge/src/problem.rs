@@ -38,14 +38,28 @@ impl Problem {
         Self { status, code, detail: detail.into() }
     }
 
+    /// The answer as bytes, where no library speaks HTTP; the connection ends with it.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let (parts, body) = self.response().into_parts();
+        let mut bytes = format!("HTTP/1.1 {}\r\nConnection: close\r\nContent-Length: {}\r\n", parts.status, body.len());
+        for (name, value) in &parts.headers {
+            bytes.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+        }
+        bytes.push_str("\r\n");
+        [bytes.as_bytes(), &body].concat()
+    }
+
     /// The answer, with the headers its status asks for.
     pub(crate) fn answer(&self) -> Answer {
+        self.response().map(Full::new)
+    }
+
+    fn response(&self) -> Response<Bytes> {
         let title = self.status.canonical_reason().unwrap_or("Error");
         let status = self.status.as_u16();
         let document = Document { r#type: "about:blank", title, status, code: self.code, detail: &self.detail };
-        let mut answer = json(self.status, &document);
+        let mut answer = plain(self.status, "application/problem+json", body_of(&document));
         let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -76,14 +90,40 @@ pub(crate) fn method_not_allowed(allow: &str) -> Answer {
 }
 
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
-    let body = serde_json::to_vec(value).expect("answers have no maps with keys that are not text");
-    with_type(status, "application/json", body.into())
+    with_type(status, "application/json", body_of(value))
+}
+
+fn body_of(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("answers have no maps with keys that are not text").into()
 }
 
 pub(crate) fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
+    plain(status, content_type, body).map(Full::new)
+}
+
+fn plain(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Bytes> {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer.headers_mut().insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_as_bytes_is_the_answer_that_it_would_be() {
+        let bytes = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_fast", "per address").bytes();
+        let text = std::str::from_utf8(&bytes).expect("ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{head}");
+        let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+        assert_eq!(header("Content-Length: ").map(str::parse), Some(Ok(body.len())));
+        assert_eq!(header("content-type: "), Some("application/problem+json"));
+        assert_eq!(header("retry-after: "), Some("1"));
+        let expected = r#"{"type":"about:blank","title":"Too Many Requests","status":429,"code":"too_fast","detail":"per address"}"#;
+        assert_eq!(body, expected);
+    }
 }

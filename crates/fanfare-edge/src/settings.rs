@@ -12,6 +12,7 @@ use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::RegistryLimits;
 
 use crate::gate::GateLimits;
+use crate::{ForwardedHeader, Trusted};
 
 /// How frames reach the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +100,8 @@ pub struct Settings {
     pub page: Option<Page>,
     /// The JavaScript client at `/fanfare.js`.
     pub script: Script,
+    /// Proxies before this node.
+    pub proxy: ProxySettings,
     /// The HTTP API.
     pub api: ApiSettings,
     /// Leaving service.
@@ -122,6 +125,7 @@ impl Settings {
             connections_max: new.connections_max,
             connections_per_ip_max: new.connections_per_ip_max,
             handshake: new.handshake,
+            proxy: new.proxy.clone(),
             header_bytes_max: new.header_bytes_max,
             headers_max: new.headers_max,
             messages_per_second_max: new.messages_per_second_max,
@@ -195,6 +199,29 @@ impl std::fmt::Debug for ApiSettings {
             .field("on_client_listener", &self.on_client_listener)
             .finish()
     }
+}
+
+/// Whether proxies begin connections with a header of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProxyProtocol {
+    /// They do not.
+    #[default]
+    Off,
+    /// Trusted ones may.
+    Optional,
+    /// All connections begin with one, and only trusted proxies may connect.
+    Required,
+}
+
+/// Proxies before this node.
+#[derive(Debug, Clone, Default)]
+pub struct ProxySettings {
+    /// Those that are believed about their clients.
+    pub trusted: Trusted,
+    /// The header of requests in which they say it.
+    pub header: ForwardedHeader,
+    /// What they say before the first request.
+    pub protocol: ProxyProtocol,
 }
 
 /// Leaving service.

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,9 +24,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tracing::debug;
 
 use crate::admission::{Admission, Door, admit};
-use crate::counters::Handshake;
+use crate::counters::{Handshake, Via};
 use crate::extensions::agree;
-use crate::gate::Permit;
+use crate::gate::{Permit, Refused};
 use crate::http::{ClientContext, HttpStream, PermitCell};
 use crate::hub::Hub;
 use crate::listener::{bare_tcp, bare_unix};
@@ -69,12 +70,22 @@ pub(crate) fn answer(
             return problem.answer();
         }
     };
-    let Some(permit) = permit.take() else {
+    let place = permit;
+    let Some(mut permit) = place.take() else {
         // The socket has been upgraded before; nothing more can be asked of it.
         counters.handshake(Handshake::Malformed);
         let detail = "this connection has been upgraded already";
         return Problem::new(StatusCode::BAD_REQUEST, "bad_handshake", detail).answer();
     };
+    if let Err(refused) = context.source.seat(&mut permit, request.headers(), &context.hub) {
+        counters.shed.fetch_add(1, Ordering::Relaxed);
+        if refused == Refused::Unknown {
+            counters.via(Via::Unknown);
+        }
+        // The socket keeps its place: it may ask for something else.
+        place.set(Some(permit));
+        return refused.problem().answer();
+    }
     let upgrade = hyper::upgrade::on(&mut request);
     let context = context.clone();
     let pending = context.hub.begin_handshake(context.shard);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
 use fanfare_edge::{
-    HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText, OBSERVED_LIMITS,
+    HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText, OBSERVED_LIMITS, VIA_PROXY,
 };
 use fanfare_fanout::LATENCY_BOUNDS_US;
 use fanfare_guard::{Cause, words::WordList};
@@ -119,6 +119,9 @@ impl Writer<'_> {
         let would_reject: Vec<_> = OBSERVED_LIMITS.into_iter().zip(would_reject).collect();
         let help = "Let pass although beyond a limit, because limits.mode is observe";
         self.labelled("would_reject", help, "limit", &would_reject)?;
+        let via = counters.via.iter().map(|count| count.load(Ordering::Relaxed));
+        let via: Vec<_> = VIA_PROXY.into_iter().zip(via).collect();
+        self.labelled("via_proxy", "What proxies said of their clients, or did not", "result", &via)?;
         self.gauge("outbox_bytes", "Bytes queued for all connections", hub.budget().used() as i64)?;
         self.gauge(
             "outbox_bytes_max",

@@ -222,6 +222,7 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         subscriptions_per_connection_max: limits.subscriptions_per_connection_max,
         observes: limits.observes,
         send_path,
+        proxy: config.proxy.clone(),
         give_back: fanfare_alloc::give_back,
         echo: config.diagnostics.echo,
         page: config.diagnostics.page.then(page::page),

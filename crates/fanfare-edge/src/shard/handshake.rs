@@ -2,6 +2,7 @@
 //! is let in becomes a connection at once: no task, no second poll set, and one write. All others go to hyper with what was read of them.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -9,21 +10,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_fanout::LaneId;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use tracing::warn;
 
 use super::ShardLoop;
-use super::newcomers::Newcomer;
+use super::newcomers::{Awaits, Newcomer};
 use super::orders::wire_form;
 use super::sockets::Received;
 use crate::admission::{Admission, Door};
-use crate::counters::Handshake;
-use crate::gate::Permit;
+use crate::counters::{Handshake, Via};
+use crate::gate::{Permit, Refused};
 use crate::head::Head;
 use crate::http::{self, ClientContext};
 use crate::listener::{ACCEPT_RETRY, PolledListener, Stream};
+use crate::problem::Problem;
+use crate::proxied::{self, Named, Proxied};
+use crate::settings::ProxyProtocol;
+use crate::source::Source;
 use crate::upgrade::{self, Switching};
 
 /// Sockets accepted in one turn: a crowd at the door holds up those inside for so long at most.
@@ -82,13 +87,7 @@ impl ShardLoop {
                 break;
             }
             match entrance.listener.accept() {
-                Ok((socket, address)) => match self.hub.gate().enter(address) {
-                    Ok(permit) => self.receive_newcomer(socket, permit),
-                    Err(refused) => {
-                        self.hub.counters().shed.fetch_add(1, Ordering::Relaxed);
-                        self.serve_apart(socket, |stream| http::refuse(stream, refused));
-                    }
-                },
+                Ok((socket, peer)) => self.receive(socket, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entrance.has_more = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -104,7 +103,33 @@ impl ShardLoop {
         self.entrance = Some(entrance);
     }
 
-    fn receive_newcomer(&mut self, socket: OwnedFd, permit: Permit) {
+    fn receive(&mut self, socket: OwnedFd, peer: Option<IpAddr>) {
+        let settings = self.hub.settings();
+        let proxy = &settings.proxy;
+        let source = Source::of(peer, proxy);
+        let awaits = match proxy.protocol {
+            ProxyProtocol::Optional | ProxyProtocol::Required if source.is_proxy() => Awaits::ProxyHeader,
+            ProxyProtocol::Required => {
+                self.hub.counters().via(Via::Untrusted);
+                let detail = "only trusted proxies may connect here";
+                let problem = Problem::new(StatusCode::FORBIDDEN, "proxy_untrusted", detail);
+                self.serve_apart(socket, |stream| http::refuse(stream, problem));
+                return;
+            }
+            ProxyProtocol::Optional | ProxyProtocol::Off => Awaits::Head,
+        };
+        match self.hub.gate().enter(source.countable()) {
+            Ok(permit) => self.receive_newcomer(socket, permit, source, awaits),
+            Err(refused) => self.shed(socket, refused),
+        }
+    }
+
+    fn shed(&self, socket: OwnedFd, refused: Refused) {
+        self.hub.counters().shed.fetch_add(1, Ordering::Relaxed);
+        self.serve_apart(socket, |stream| http::refuse(stream, refused.problem()));
+    }
+
+    fn receive_newcomer(&mut self, socket: OwnedFd, permit: Permit, source: Source, awaits: Awaits) {
         // In which variant it is spoken to is said when it is known; it is in no room before.
         let lane = self.fanout.open(0);
         if let Err(error) = self.watch_socket(&socket, lane) {
@@ -113,7 +138,7 @@ impl ShardLoop {
             return;
         }
         self.sockets.insert(lane.index, socket);
-        self.newcomers.enter(lane, permit, self.now);
+        self.newcomers.enter(lane, permit, source, awaits, self.now);
     }
 
     /// Puts a socket into the poll set under its lane's index.
@@ -145,39 +170,105 @@ impl ShardLoop {
     fn hear(&mut self, lane: LaneId, buffer: &mut [u8], read: usize) {
         let Some(newcomer) = self.newcomers.get_mut(lane.index) else { return };
         let is_full = read == buffer.len();
-        let mut head = std::mem::take(&mut newcomer.head);
-        let seen = head.len();
+        let mut kept = std::mem::take(&mut newcomer.head);
+        let seen = kept.len();
         let bytes = if seen == 0 {
             &mut buffer[..read]
         } else {
-            head.extend_from_slice(&buffer[..read]);
-            &mut head[..]
+            kept.extend_from_slice(&buffer[..read]);
+            &mut kept[..]
+        };
+        let (bytes, seen) = match newcomer.awaits {
+            Awaits::Head => (bytes, seen),
+            Awaits::ProxyHeader => match self.hear_proxy(lane, bytes) {
+                Some(length) => (&mut bytes[length..], 0),
+                None => {
+                    let bytes = bytes.to_vec();
+                    return self.wait_for_more(lane, bytes, is_full);
+                }
+            },
         };
         match Head::read(bytes, seen, self.head_limits) {
             Ok(Head::Partial) => {
-                newcomer.head = if seen == 0 { bytes.to_vec() } else { head };
-                let has_hung_up = newcomer.has_hung_up;
-                if is_full || has_hung_up {
-                    self.newcomers.on_readable(lane.index, has_hung_up);
-                }
+                let kept = if seen == 0 { bytes.to_vec() } else { kept };
+                self.wait_for_more(lane, kept, is_full);
             }
             Ok(Head::Whole(request, length)) => {
                 let Some(newcomer) = self.newcomers.leave(lane.index) else { return };
-                match self.consider(&request) {
-                    Some(let_in) => self.let_in(newcomer, let_in, &mut bytes[length..], is_full),
-                    None => self.hand_to_hyper(newcomer, Bytes::copy_from_slice(bytes)),
+                self.hear_request(newcomer, &request, bytes, length, is_full);
+            }
+            Err(bad) => self.refuse_newcomer(lane, bad.problem()),
+        }
+    }
+
+    /// Keeps what has come of a newcomer that has more to say, if it has not been refused.
+    fn wait_for_more(&mut self, lane: LaneId, kept: Vec<u8>, is_full: bool) {
+        let Some(newcomer) = self.newcomers.get_mut(lane.index) else { return };
+        newcomer.head = kept;
+        let has_hung_up = newcomer.has_hung_up;
+        if is_full || has_hung_up {
+            self.newcomers.on_readable(lane.index, has_hung_up);
+        }
+    }
+
+    /// Reads a proxy's header, or sees that there is none: how many of the bytes it is. `None`: more must come, or the newcomer was refused.
+    fn hear_proxy(&mut self, lane: LaneId, bytes: &[u8]) -> Option<usize> {
+        let hub = self.hub.clone();
+        let settings = hub.settings();
+        let proxy = &settings.proxy;
+        let refusal = match proxied::read(bytes) {
+            Ok(Proxied::Partial) => return None,
+            Ok(Proxied::Absent) if proxy.protocol != ProxyProtocol::Required => {
+                self.newcomers.get_mut(lane.index)?.awaits = Awaits::Head;
+                return Some(0);
+            }
+            Ok(Proxied::Header { names, length }) => {
+                hub.counters().via(if names == Named::Itself { Via::Itself } else { Via::Named });
+                let newcomer = self.newcomers.get_mut(lane.index)?;
+                newcomer.awaits = Awaits::Head;
+                newcomer.source = newcomer.source.named(names, proxy);
+                match newcomer.source.countable().map_or(Ok(()), |client| newcomer.permit.count(client)) {
+                    Ok(()) => return Some(length),
+                    Err(refused) => {
+                        hub.counters().shed.fetch_add(1, Ordering::Relaxed);
+                        refused.problem()
+                    }
                 }
             }
-            Err(bad) => {
-                let Some(Newcomer { permit, .. }) = self.newcomers.leave(lane.index) else { return };
-                let Some(socket) = self.take_out(lane) else { return };
-                self.serve_apart(socket, async move |stream| {
-                    http::refuse_head(stream, bad).await;
-                    // Its place was taken for as long.
-                    drop(permit);
-                });
+            absent_or_malformed => {
+                hub.counters().via(if absent_or_malformed.is_ok() { Via::Missing } else { Via::Malformed });
+                let detail = "a header of the PROXY protocol is missing or malformed";
+                Problem::new(StatusCode::BAD_REQUEST, "proxy_header", detail)
             }
+        };
+        self.refuse_newcomer(lane, refusal);
+        None
+    }
+
+    /// A newcomer's first request has come: the first `length` of these bytes.
+    fn hear_request(
+        &mut self,
+        mut newcomer: Newcomer,
+        request: &Request<()>,
+        bytes: &mut [u8],
+        length: usize,
+        has_more: bool,
+    ) {
+        let let_in = self.consider(request);
+        match let_in.map(|let_in| (newcomer.source.seat(&mut newcomer.permit, request.headers(), &self.hub), let_in)) {
+            Some((Ok(()), let_in)) => self.let_in(newcomer, let_in, &mut bytes[length..], has_more),
+            Some((Err(_), _)) | None => self.hand_to_hyper(newcomer, Bytes::copy_from_slice(bytes)),
         }
+    }
+
+    fn refuse_newcomer(&mut self, lane: LaneId, problem: Problem) {
+        let Some(Newcomer { permit, .. }) = self.newcomers.leave(lane.index) else { return };
+        let Some(socket) = self.take_out(lane) else { return };
+        self.serve_apart(socket, async move |stream| {
+            http::refuse(stream, problem).await;
+            // Its place was taken for as long.
+            drop(permit);
+        });
     }
 
     /// A handshake that is let in. Whatever else it is, and also what is refused, is answered over hyper, where the same is considered
@@ -221,9 +312,9 @@ impl ShardLoop {
     }
 
     fn hand_to_hyper(&mut self, newcomer: Newcomer, early: Bytes) {
-        let Newcomer { lane, permit, .. } = newcomer;
+        let Newcomer { lane, permit, source, .. } = newcomer;
         let Some(socket) = self.take_out(lane) else { return };
-        let context = Rc::new(ClientContext { hub: self.hub.clone(), shard: self.index });
+        let context = Rc::new(ClientContext { hub: self.hub.clone(), shard: self.index, source });
         self.serve_apart(socket, |stream| http::serve_client(context, stream, early, permit));
     }
 

@@ -6,20 +6,33 @@ use std::time::Duration;
 use fanfare_fanout::LaneId;
 
 use crate::gate::Permit;
+use crate::source::Source;
 
-/// One of them. A proxy's header, where one is expected, will have to be read in this stage too: before the permit is taken for the
-/// address that it names.
+/// One of them.
 #[derive(Debug)]
 pub(super) struct Newcomer {
     /// Its place. The socket is polled under it from the beginning.
     pub(super) lane: LaneId,
     pub(super) permit: Permit,
+    /// From where it comes.
+    pub(super) source: Source,
+    /// What is to come of it next.
+    pub(super) awaits: Awaits,
     /// What has come of its head and was not the whole of it.
     pub(super) head: Vec<u8>,
     /// The peer has ended its side.
     pub(super) has_hung_up: bool,
     /// It is in the list of those to be heard.
     pub(super) is_ready: bool,
+}
+
+/// What a newcomer says, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// A proxy's header, from a proxy that may send one.
+    ProxyHeader,
+    /// A request's head.
+    Head,
 }
 
 /// Those of one shard. At most as many as the gate has places, each with at most one head.
@@ -49,12 +62,12 @@ impl Newcomers {
     }
 
     /// One came in. `now` never goes back.
-    pub(super) fn enter(&mut self, lane: LaneId, permit: Permit, now: Duration) {
+    pub(super) fn enter(&mut self, lane: LaneId, permit: Permit, source: Source, awaits: Awaits, now: Duration) {
         // Where patience has become less, who comes has as long as those before: deadlines are in the order of coming.
         let due = now + self.patience;
         let due = self.deadlines.back().map_or(due, |&(last, _)| due.max(last));
         self.deadlines.push_back((due, lane));
-        let newcomer = Newcomer { lane, permit, head: Vec::new(), has_hung_up: false, is_ready: false };
+        let newcomer = Newcomer { lane, permit, source, awaits, head: Vec::new(), has_hung_up: false, is_ready: false };
         self.by_index.insert(lane.index, newcomer);
     }
 
@@ -138,7 +151,13 @@ mod tests {
         let mut come = |newcomers: &mut Newcomers, index, seconds| {
             generation += 1;
             let permit = gate.enter(None).expect("a place");
-            newcomers.enter(LaneId { index, generation }, permit, Duration::from_secs(seconds));
+            newcomers.enter(
+                LaneId { index, generation },
+                permit,
+                Source::Client(None),
+                Awaits::Head,
+                Duration::from_secs(seconds),
+            );
         };
         // One stays, and many come and go behind it, all of them in the same place.
         come(&mut newcomers, 0, 1);

@@ -182,7 +182,7 @@ impl ShardLoop {
             Beat::Ping | Beat::PongTimeout | Beat::WriteTimeout => self.now,
         };
         let rate = super::reload::bucket(settings.messages_per_second_max);
-        debug!(connection = %ConnectionId { shard: self.index, lane }, "connection admitted");
+        debug!(connection = %ConnectionId { shard: self.index, lane }, client = ?permit.address(), "connection admitted");
         let connection = Connection {
             lane,
             session,

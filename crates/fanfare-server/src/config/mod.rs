@@ -6,6 +6,7 @@
 //! configuration, so tests hand in what they want.
 
 mod ceiling;
+mod door;
 mod history;
 mod layer;
 mod machine;

@@ -110,6 +110,28 @@ choice! {
 }
 
 choice! {
+    /// The header in which proxies name clients.
+    pub(crate) ForwardedBy {
+        /// `X-Forwarded-For`.
+        XForwardedFor = "x-forwarded-for",
+        /// `Forwarded`, RFC 7239.
+        Forwarded = "forwarded",
+    }
+}
+
+choice! {
+    /// Whether connections begin with a header of the PROXY protocol.
+    pub(crate) ProxyHeader {
+        /// They do not.
+        Off = "off",
+        /// Those of trusted proxies may.
+        Optional = "optional",
+        /// All do, and only trusted proxies may connect.
+        Required = "required",
+    }
+}
+
+choice! {
     /// What happens at a limit.
     pub(crate) Mode {
         /// The limit holds.
@@ -239,6 +261,22 @@ section! {
         /// `connections_max`, `connections_per_ip_max`, `rooms_max`, `subscriptions_per_connection_max` and
         /// `messages_per_second_max`. All others bound what a stranger can make this node keep in memory, and always hold.
         mode: Mode = Mode::Enforce,
+    }
+}
+
+section! {
+    /// Proxies and load balancers before this node: who is believed about where clients come from. The client's address is that
+    /// of `limits.connections_per_ip_max` and of the log.
+    Proxy {
+        /// Proxies that are believed: networks (`10.0.0.0/8`), addresses, and `unix` for whoever comes over a Unix socket. List proxies
+        /// only: whoever is listed can invent client addresses. What others say of their clients is ignored.
+        trusted: Vec<String> = Vec::new(),
+        /// The header of requests in which they name the client: `x-forwarded-for`, or `forwarded` (RFC 7239). Only this one is read; the
+        /// last address in it that is not trusted is the client.
+        header: ForwardedBy = ForwardedBy::XForwardedFor,
+        /// Whether trusted proxies begin connections with a header of the PROXY protocol, version 1 or 2, on the client listener: `off`,
+        /// `optional`, or `required`, which also refuses everybody who is not trusted.
+        protocol: ProxyHeader = ProxyHeader::Off,
     }
 }
 
@@ -394,6 +432,7 @@ pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 pub(crate) struct Raw {
     pub(crate) node: Node,
     pub(crate) limits: Limits,
+    pub(crate) proxy: Proxy,
     pub(crate) compression: Compression,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) auth: Auth,
@@ -412,6 +451,7 @@ impl Default for Raw {
         Self {
             node: Node::default(),
             limits: Limits::default(),
+            proxy: Proxy::default(),
             compression: Compression::default(),
             heartbeat: Heartbeat::default(),
             auth: Auth::default(),
@@ -432,6 +472,7 @@ impl Raw {
         Some(match name {
             "" => &mut self.node,
             "limits" => &mut self.limits,
+            "proxy" => &mut self.proxy,
             "compression" => &mut self.compression,
             "heartbeat" => &mut self.heartbeat,
             "auth" => &mut self.auth,
@@ -450,6 +491,7 @@ impl Raw {
         let mut sections: Vec<(String, &dyn Section)> = vec![
             (String::new(), &self.node),
             ("limits".to_owned(), &self.limits),
+            ("proxy".to_owned(), &self.proxy),
             ("compression".to_owned(), &self.compression),
             ("heartbeat".to_owned(), &self.heartbeat),
             ("auth".to_owned(), &self.auth),
@@ -486,7 +528,7 @@ mod tests {
     fn every_documented_section_can_be_written() {
         let mut raw = Raw::default();
         let names: Vec<String> = raw.sections().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 12);
+        assert_eq!(names.len(), 13);
         for name in names {
             let is_namespace = name.starts_with(NAMESPACES);
             assert_eq!(raw.section_mut(&name).is_none(), is_namespace, "{name}");

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_edge::ProxySettings;
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
 use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, TokenKeys};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
@@ -19,7 +20,7 @@ use super::raw::{
     namespace_path,
 };
 use super::value::{Origin, Secret, Setting, nearest};
-use super::{Address, ConfigError, Problem, Program, history, moderation};
+use super::{Address, ConfigError, Problem, Program, door, history, moderation};
 
 /// Bytes of an outbox that must remain beside the longest message: its frame header and the dialect's words around
 /// it, so that a message that was accepted always fits an empty outbox.
@@ -42,6 +43,8 @@ pub struct Config {
     pub node: String,
     /// Limits at the door.
     pub limits: Limits,
+    /// Proxies before this node.
+    pub proxy: ProxySettings,
     /// What one client may send.
     pub messages: MessageLimits,
     /// How messages are compressed; `None`: not at all.
@@ -249,6 +252,7 @@ impl Check {
             origins: self.origins(&node.origins),
             node: self.node_name(&node.node, &machine.host_name),
             limits: self.limits(raw),
+            proxy: door::proxy(&raw.proxy, &mut self.problems),
             messages: MessageLimits {
                 message_bytes_max: self.count("limits.message_bytes_max", &limits.message_bytes_max, 1..=64 << 20),
                 fragments_max: self.count("limits.fragments_max", &limits.fragments_max, 1..=1 << 20),

@@ -17,6 +17,7 @@ mod limits;
 mod metrics;
 mod moderation;
 mod process;
+mod proxies;
 mod races;
 mod script;
 mod security;
