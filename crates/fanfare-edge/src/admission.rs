@@ -3,8 +3,6 @@
 //! What is malformed is refused over HTTP. Who may not come in is let in and closed with a code at once: a browser's page learns a close code, but
 //! never the status of a refused handshake, and would come back for ever.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use fanfare_guard::Identity;
 use fanfare_protocol::{CloseReason, Dialect, Mode, Position, RoomName, Session, UserName};
 use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
@@ -15,6 +13,7 @@ use crate::counters::Handshake;
 use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::query;
+use crate::token::HeldToken;
 use crate::upgrade::{TOKEN_PROTOCOL, only, protocols};
 
 /// Which path was asked for.
@@ -43,8 +42,8 @@ impl<'a> Door<'a> {
 pub(crate) struct Admission {
     pub(crate) session: Session,
     pub(crate) identity: Identity,
-    /// When its token ends, on the node's clock.
-    pub(crate) expires: Option<Duration>,
+    /// What is kept of its token, if it brought one.
+    pub(crate) token: Option<Box<HeldToken>>,
     /// Why it is closed at once.
     pub(crate) refused: Option<CloseReason>,
     pub(crate) since: Option<Position>,
@@ -65,11 +64,11 @@ pub(crate) fn admit<B>(hub: &Hub, request: &Request<B>, door: Door<'_>) -> Resul
     let dialect = dialect(&mode, query)?;
     let since = query::parameter(query, "since").map(|since| since.parse().map_err(bad_request)).transpose()?;
     let session = Session::new(mode, dialect);
-    let (identity, expires, refused) = match identify(hub, request)? {
-        Ok((identity, expires)) => (identity, expires, None),
+    let (identity, token, refused) = match identify(hub, request)? {
+        Ok((identity, token)) => (identity, token, None),
         Err(why) => (Identity::default(), None, Some(CloseReason::TokenRefused(why))),
     };
-    Ok(Admission { session, identity, expires, refused, since })
+    Ok(Admission { session, identity, token, refused, since })
 }
 
 fn bad_request(detail: &'static str) -> Refusal {
@@ -108,17 +107,15 @@ fn dialect(mode: &Mode, query: Option<&str>) -> Result<Dialect, Refusal> {
     }
 }
 
-/// Who the client is, and until when; or why it is not believed.
-type Identified = Result<(Identity, Option<Duration>), &'static str>;
+/// Who the client is, and the token that says so; or why it is not believed.
+type Identified = Result<(Identity, Option<Box<HeldToken>>), &'static str>;
 
 fn identify<B>(hub: &Hub, request: &Request<B>) -> Result<Identified, Refusal> {
     let settings = hub.settings();
     if let Some(token) = token(request) {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let verified = settings.tokens.verify(&token, wall);
-        let on_our_clock = |expires: Duration| hub.now() + expires.saturating_sub(wall);
+        let verified = hub.verify_token(&token);
         return Ok(verified
-            .map(|(identity, expires)| (identity, expires.map(on_our_clock)))
+            .map(|(identity, token)| (identity, Some(Box::new(token))))
             .map_err(fanfare_guard::TokenError::text));
     }
     let Some(name) = query::parameter(request.uri().query(), "name").filter(|name| !name.is_empty()) else {

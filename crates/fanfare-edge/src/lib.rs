@@ -31,6 +31,7 @@ mod query;
 mod settings;
 mod shard;
 mod source;
+mod token;
 mod trusted;
 mod upgrade;
 

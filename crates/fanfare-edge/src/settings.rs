@@ -60,6 +60,8 @@ pub struct Settings {
     pub guests: bool,
     /// Keys that tokens are checked with.
     pub tokens: TokenKeys,
+    /// A connection is told so long before its token ends, but not before half of its time is over; zero: it is not told.
+    pub expiry_warning: Duration,
     /// What one client may send.
     pub messages: MessageLimits,
     /// How messages may be compressed; `None`: not at all.
@@ -119,6 +121,7 @@ impl Settings {
             moderation: new.moderation.clone(),
             guests: new.guests,
             tokens: new.tokens.clone(),
+            expiry_warning: new.expiry_warning,
             messages: new.messages,
             outbox: new.outbox,
             heartbeat: new.heartbeat,

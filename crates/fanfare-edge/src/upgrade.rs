@@ -150,8 +150,8 @@ fn hand_over(context: &ClientContext, upgraded: Upgraded, admission: Admission, 
         return;
     };
     counters.handshake(Handshake::Accepted);
-    let Admission { session, identity, expires, refused, since } = admission;
-    let adopted = Adopted { socket, leftover, session, identity, expires, refused, since, permit };
+    let Admission { session, identity, token, refused, since } = admission;
+    let adopted = Adopted { socket, leftover, session, identity, token, refused, since, permit };
     context.hub.registry().shards()[context.shard].push(Item::Order(Order::Adopt(Box::new(adopted))));
 }
 

@@ -20,5 +20,7 @@ pub mod words;
 pub use origin::{OriginError, OriginPolicy};
 pub use policy::{Identity, NamespacePolicy, Namespaces, Right, UnknownRight, Verdict};
 pub use rate::Bucket;
-pub use token::{Claims, Grant, KeyError, RoomRight, TOKEN_BYTES_MAX, TokenError, TokenKeys};
+pub use token::{
+    Claims, Grant, KeyError, NumericDate, RoomRight, TOKEN_BYTES_MAX, TokenError, TokenKeys, TokenRules, Verified,
+};
 pub use words::{Cause, Filter, Finding, Moderation, Ruling};

@@ -1,5 +1,7 @@
 //! What a client asks, decoded: one [`Action`] per message.
 
+use std::borrow::Cow;
+
 use crate::{CloseReason, PayloadRef, Position, RoomName};
 
 /// The `id` of a command, as raw JSON (a number or a string), or none.
@@ -42,6 +44,8 @@ pub enum ErrorCode {
     NotAvailable,
     /// Moderation refused the message.
     Rejected,
+    /// A token that does not hold, or is not for this connection.
+    TokenRefused,
 }
 
 impl ErrorCode {
@@ -58,6 +62,7 @@ impl ErrorCode {
             Self::Overloaded => "overloaded",
             Self::NotAvailable => "not_available",
             Self::Rejected => "rejected",
+            Self::TokenRefused => "token_refused",
         }
     }
 }
@@ -127,6 +132,13 @@ pub enum Action<'a> {
     CloseRoom {
         /// The room.
         room: Target,
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// Take a new token in the place of the one this connection came with.
+    Refresh {
+        /// The token.
+        token: Cow<'a, str>,
         /// The command's id.
         id: ReplyId<'a>,
     },

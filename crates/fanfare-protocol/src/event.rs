@@ -182,6 +182,18 @@ pub enum Event<'a> {
         /// Number of the last.
         to: u64,
     },
+    /// Reply to `refresh`.
+    Refreshed {
+        /// Seconds until the new token ends; `None`: it has no end.
+        expires_in: Option<u64>,
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// The connection's token ends soon, and the connection with it unless a new one is brought.
+    Expires {
+        /// Seconds until then.
+        expires_in: u64,
+    },
     /// Reply to `ping`.
     Pong {
         /// The command's id.

@@ -198,6 +198,7 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         held_max: config.held_max,
         guests: config.guests,
         tokens: config.tokens.clone(),
+        expiry_warning: config.expiry_warning,
         messages: config.messages,
         compression: config.compression.as_ref().map(|compression| CompressionSettings {
             deflater: DeflaterSettings { threshold_bytes: compression.threshold_bytes, level: compression.level },

@@ -8,6 +8,7 @@ use fanfare_protocol::{CloseReason, Session, wire::Decoder};
 
 use super::heartbeat::Heartbeat;
 use crate::gate::Permit;
+use crate::token::HeldToken;
 
 /// A connection from adoption to its end. Owned by the loop; no lock.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub(super) struct Connection {
     pub(super) identity: Identity,
     /// When it began, on the node's clock, milliseconds.
     pub(super) began_ms: u64,
-    /// When its token ends, on the node's clock.
-    pub(super) expires: Option<Duration>,
+    /// What is kept of the token it came with.
+    pub(super) token: Option<Box<HeldToken>>,
     pub(super) decoder: Decoder,
     pub(super) heartbeat: Heartbeat,
     pub(super) phase: Phase,

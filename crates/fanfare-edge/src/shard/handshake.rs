@@ -287,10 +287,10 @@ impl ShardLoop {
         has_more: bool,
     ) {
         let Newcomer { lane, permit, has_hung_up, .. } = newcomer;
-        let Admission { session, identity, expires, refused, since } = admission;
+        let Admission { session, identity, token, refused, since } = admission;
         self.hub.counters().handshake(Handshake::Accepted);
         self.fanout.set_variant(lane, wire_form(&session).index());
-        self.insert(lane, session, (identity, expires), permit);
+        self.insert(lane, session, (identity, token), permit);
         debug_assert!(self.replies.owner.is_none(), "a handshake is not answered within a read");
         self.replies.owner = Some(lane);
         switching.write(&mut self.replies.data);

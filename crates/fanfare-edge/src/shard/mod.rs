@@ -20,6 +20,7 @@ mod rooms;
 mod sockets;
 mod start;
 mod timers;
+mod token;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -363,11 +364,8 @@ impl ShardLoop {
                 }
                 continue;
             }
-            let expires = connection.expires.unwrap_or(Duration::MAX);
-            if now >= expires {
-                self.end(lane, CloseReason::TokenExpired);
-                continue;
-            }
+            let Some(expires) = self.see_to_token(lane) else { continue };
+            let Some(connection) = self.connection(lane) else { continue };
             if connection.is_paused {
                 // Its pong may be among what we do not read: silence that is our doing proves nothing.
                 connection.heartbeat.heard(now);

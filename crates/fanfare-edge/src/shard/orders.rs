@@ -21,6 +21,7 @@ use super::heartbeat::{Beat, Heartbeat};
 use super::inspect::Inspection;
 use crate::gate::Permit;
 use crate::hub::ConnectionId;
+use crate::token::HeldToken;
 
 /// What shards are told besides publications.
 #[derive(Debug)]
@@ -68,8 +69,8 @@ pub struct Adopted {
     pub(crate) leftover: Bytes,
     pub(crate) session: Session,
     pub(crate) identity: Identity,
-    /// When its token ends, on the node's clock.
-    pub(crate) expires: Option<Duration>,
+    /// What is kept of its token, if it brought one.
+    pub(crate) token: Option<Box<HeldToken>>,
     /// Why it is closed at once: browsers are told a close code, but not the status of a refused handshake.
     pub(crate) refused: Option<CloseReason>,
     /// Where the client was before, if it wants what it missed.
@@ -145,7 +146,7 @@ impl ShardLoop {
     }
 
     fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, leftover, session, identity, expires, refused, since, permit } = adopted;
+        let Adopted { socket, leftover, session, identity, token, refused, since, permit } = adopted;
         let lane = self.fanout.open(wire_form(&session).index());
         if let Err(error) = self.watch_socket(&socket, lane) {
             // Its handshake was counted, so its end is: it goes without a close frame, because it could not be heard.
@@ -155,7 +156,7 @@ impl ShardLoop {
             return;
         }
         self.sockets.insert(lane.index, socket);
-        self.insert(lane, session, (identity, expires), permit);
+        self.insert(lane, session, (identity, token), permit);
         match refused {
             Some(reason) => self.end(lane, reason),
             None => self.greet(lane, since),
@@ -172,13 +173,13 @@ impl ShardLoop {
         &mut self,
         lane: LaneId,
         session: Session,
-        (identity, expires): (Identity, Option<Duration>),
+        (identity, token): (Identity, Option<Box<HeldToken>>),
         permit: Permit,
     ) {
         let settings = &self.settings;
         let mut heartbeat = Heartbeat::new(self.now, &settings.heartbeat, self.dice.roll());
         let due = match heartbeat.beat(self.now, &settings.heartbeat) {
-            Beat::Wait(until) => until.min(expires.unwrap_or(Duration::MAX)),
+            Beat::Wait(until) => until.min(token.as_deref().map_or(Duration::MAX, HeldToken::due)),
             Beat::Ping | Beat::PongTimeout | Beat::WriteTimeout => self.now,
         };
         let rate = super::reload::bucket(settings.messages_per_second_max);
@@ -188,7 +189,7 @@ impl ShardLoop {
             session,
             identity,
             began_ms: self.now.as_millis() as u64,
-            expires,
+            token,
             decoder: Decoder::new(),
             heartbeat,
             phase: Phase::Open,

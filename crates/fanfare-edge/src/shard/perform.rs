@@ -46,6 +46,7 @@ impl ShardLoop {
             Action::Presence { room, id } => self.presence(lane, &room, id),
             Action::History { room, since, limit, id } => self.history(lane, &room, since, limit, id),
             Action::CloseRoom { room, id } => self.close_room_by_command(lane, &room, id),
+            Action::Refresh { token, id } => self.refresh(lane, &token, id),
             Action::Pong { id } => self.answer(lane, &Event::Pong { id }),
             Action::Refuse { code, message, id } => self.refuse(lane, code, &message, id),
             Action::Said(message) => {
@@ -273,7 +274,7 @@ impl ShardLoop {
         self.rooms.id_of(name).filter(|&room| is_in(room))
     }
 
-    fn unsubscribe(&mut self, lane: LaneId, target: &Target, id: ReplyId<'_>, says_so: bool) {
+    pub(super) fn unsubscribe(&mut self, lane: LaneId, target: &Target, id: ReplyId<'_>, says_so: bool) {
         let Some(name) = self.named(lane, target) else { return };
         // What was said before this command reaches the leaver first, so all of it must have come in; and what was answered before goes
         // out before a room that closes says its last.

@@ -86,6 +86,15 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
             fields.number("to", to);
             fields.number("count", to + 1 - from);
         }),
+        Event::Refreshed { expires_in, id } => object("refreshed", 64, out, |fields| {
+            if let Some(expires_in) = expires_in {
+                fields.number("expires_in", expires_in);
+            }
+            fields.id(id);
+        }),
+        Event::Expires { expires_in } => {
+            object("expires", 48, out, |fields| fields.number("expires_in", expires_in));
+        }
         Event::Pong { id } => object("pong", 32, out, |fields| fields.id(id)),
         Event::Drain { retry_ms } => object("drain", 40, out, |fields| fields.number("retry_ms", retry_ms)),
         Event::Error { code, message, id } => object("error", 96 + message.len(), out, |fields| {

@@ -172,6 +172,10 @@ fn events_in_json() {
     );
     same(Event::Pong { id: ReplyId(Some("1.0")) }, r#"{"name":"pong","id":1.0}"#);
     same(Event::Pong { id: none }, r#"{"name":"pong"}"#);
+    let seven = ReplyId(Some("7"));
+    same(Event::Refreshed { expires_in: Some(3_600), id: seven }, r#"{"name":"refreshed","expires_in":3600,"id":7}"#);
+    same(Event::Refreshed { expires_in: None, id: none }, r#"{"name":"refreshed"}"#);
+    same(Event::Expires { expires_in: 60 }, r#"{"name":"expires","expires_in":60}"#);
     same(Event::Drain { retry_ms: 500 }, r#"{"name":"drain","retry_ms":500}"#);
     same(
         Event::Error { code: ErrorCode::BadRoom, message: "no \"such\"\nroom", id },

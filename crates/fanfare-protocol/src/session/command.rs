@@ -44,6 +44,8 @@ struct Fields<'a> {
     since: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     limit: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    token: Option<&'a RawValue>,
 }
 
 /// A `null` that is there is something else than a field that is not: it can be published.
@@ -88,7 +90,8 @@ impl<'a> Fields<'a> {
             "leave" => Ok(Action::Leave { room: self.target(own)?, id }),
             "close" => Ok(Action::CloseRoom { room: self.target(own)?, id }),
             "message" => self.message().map(Action::Said),
-            "send" | "refresh" => Err((ErrorCode::NotAvailable, format!("`{name}` is not switched on here"))),
+            "refresh" => Ok(Action::Refresh { token: self.token()?, id }),
+            "send" => Err((ErrorCode::NotAvailable, format!("`{name}` is not switched on here"))),
             unknown => {
                 let shown = &unknown[..unknown.floor_char_boundary(UNKNOWN_NAME_BYTES_MAX)];
                 let dots = if shown.len() < unknown.len() { "…" } else { "" };
@@ -128,6 +131,11 @@ impl<'a> Fields<'a> {
                 Err(error) => Err((ErrorCode::BadRoom, error.to_string())),
             },
         }
+    }
+
+    fn token(&self) -> Result<Cow<'a, str>, Refusal> {
+        let Some(token) = self.token else { return bad_message("the field `token` is missing") };
+        string(token).map_or_else(|| bad_message("`token` must be a string"), Ok)
     }
 
     fn since(&self) -> Result<Option<Position>, Refusal> {

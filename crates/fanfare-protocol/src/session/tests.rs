@@ -75,6 +75,8 @@ fn commands_on_a_connection_of_many_rooms() {
         (r#"{"name":"presence","room":"a","id":-1.5e3}"#, Action::Presence { room: named("a"), id: id("-1.5e3") }),
         (r#"{"name":"leave","room":"a"}"#, Action::Leave { room: named("a"), id: NO_ID }),
         (r#"{"name":"close","room":"a","id":0}"#, Action::CloseRoom { room: named("a"), id: id("0") }),
+        (r#"{"name":"refresh","token":"a.b.c","id":7}"#, Action::Refresh { token: "a.b.c".into(), id: id("7") }),
+        (r#"{"name":"refresh","token":"\u0061.b.c"}"#, Action::Refresh { token: "a.b.c".into(), id: NO_ID }),
         (r#"{"name":"ping"}"#, Action::Pong { id: NO_ID }),
         (r#"{"id":"\u0041","name":"ping"}"#, Action::Pong { id: id(r#""\u0041""#) }),
         (r#"{"name":"message","message":{"a": 1}}"#, Action::Said(r#"{"a": 1}"#)),
@@ -180,7 +182,9 @@ fn what_cannot_be_read_is_refused_by_field() {
         (r#"{"name":"history","room":"a","limit":-1}"#, BadMessage, "from 1 to 1000", NO_ID),
         (r#"{"name":"history","room":"a","since":"x"}"#, BadMessage, "EPOCH:OFFSET", NO_ID),
         (r#"{"name":"send","user":"a","message":1}"#, NotAvailable, "`send`", NO_ID),
-        (r#"{"name":"refresh","token":"t"}"#, NotAvailable, "`refresh`", NO_ID),
+        (r#"{"name":"refresh","id":1}"#, BadMessage, "`token` is missing", id("1")),
+        (r#"{"name":"refresh","token":null}"#, BadMessage, "`token` must be a string", NO_ID),
+        (r#"{"name":"refresh","token":["a.b.c"]}"#, BadMessage, "`token` must be a string", NO_ID),
     ];
     for (text, code, naming, id) in cases {
         check_refused(rooms(), text, code, naming, id);

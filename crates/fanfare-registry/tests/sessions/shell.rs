@@ -217,7 +217,9 @@ impl World {
             Action::Pong { id } => self.answer(n, &Event::Pong { id }, Lane::Control),
             Action::Refuse { code, id, .. } => self.refuse(n, code, id),
             Action::Close(reason) => self.end(n, reason),
-            Action::Said(_) | Action::Reply(_) | Action::History { .. } => panic!("no client of this run says that"),
+            Action::Said(_) | Action::Reply(_) | Action::History { .. } | Action::Refresh { .. } => {
+                panic!("no client of this run says that")
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare_edge::Address;
-use fanfare_guard::{Claims, RoomRight, TokenKeys};
+use fanfare_guard::{Claims, NumericDate, RoomRight, TokenKeys};
 
 use crate::cli;
 use crate::config::Config;
@@ -20,7 +20,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     if config.tokens.is_empty() {
         // A key of this run: its tokens end with it.
         let key = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-        config.tokens = TokenKeys::parse([key.as_str()]).map_err(|(_, error)| error)?;
+        let keys = TokenKeys::parse([key.as_str()]).map_err(|(_, error)| error)?;
+        config.tokens = keys.with_rules(config.tokens.rules().clone());
     }
     // Public keys alone check tokens but mint none.
     let token = config.tokens.mint(&claims(now())).ok();
@@ -31,7 +32,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 fn claims(now: Duration) -> Claims {
     use RoomRight::{Moderate, Presence, Publish, Subscribe};
     let rooms = [("*".to_owned(), vec![Subscribe, Publish, Presence, Moderate])].into();
-    Claims { sub: Some("dev".to_owned()), exp: Some(now.as_secs() + 86_400), nbf: None, rooms }
+    let (exp, iat) = (Some(now.as_secs() + 86_400), Some(NumericDate(now)));
+    Claims { sub: Some("dev".to_owned()), exp, iat, rooms, ..Claims::default() }
 }
 
 const DEFAULT_CLIENTS: &str = "127.0.0.1:8080";

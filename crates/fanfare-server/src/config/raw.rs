@@ -320,6 +320,13 @@ section! {
         keys: Vec<Secret> = Vec::new(),
         /// Address of a JSON Web Key Set with further public keys.
         jwks_url: String = String::new(),
+        /// Name that tokens must have in their claim `aud`; empty: it is not looked at.
+        audience: String = String::new(),
+        /// What the claim `iss` of tokens must be; empty: it is not looked at.
+        issuer: String = String::new(),
+        /// How long before its token ends a connection is told so (`expires`), milliseconds; never before half of
+        /// the time is over. 0: it is not told.
+        expiry_warning_ms: u64 = 60_000,
     }
 }
 

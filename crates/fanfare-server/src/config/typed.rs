@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fanfare_edge::ProxySettings;
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
-use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, TokenKeys};
+use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, TokenKeys, TokenRules};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -69,6 +69,8 @@ pub struct Config {
     pub guests: bool,
     /// Keys that tokens are checked with.
     pub tokens: TokenKeys,
+    /// How long before its token ends a connection is told so; zero: it is not.
+    pub expiry_warning: Duration,
     /// Keys that open the API. Without any, [`Config::api_open`] decides.
     pub api_keys: Vec<Secret>,
     /// Whether the API answers without a key: only in `fanfare dev`, and only while no key is configured. When this is
@@ -290,7 +292,8 @@ impl Check {
             moderation: moderation::load(&raw.moderation, &mut self.problems),
             held_max: self.count("moderation.held_max", &raw.moderation.held_max, 1..=1_000_000),
             guests: raw.auth.guests.value,
-            tokens: self.tokens(&raw.auth.keys),
+            tokens: self.tokens(&raw.auth),
+            expiry_warning: self.time("auth.expiry_warning_ms", &raw.auth.expiry_warning_ms, 0..=HOUR_MS),
             api_open: program == Program::Dev && api_keys.is_empty(),
             api_keys,
             api_on_client_listener: raw.api.on_client_listener.value,
@@ -536,11 +539,12 @@ impl Check {
         setting.value.clone()
     }
 
-    fn tokens(&mut self, setting: &Setting<Vec<Secret>>) -> TokenKeys {
-        TokenKeys::parse(setting.value.iter().map(Secret::expose)).unwrap_or_else(|(index, error)| {
-            self.problem(setting, format!("entry {} of `auth.keys`: {error}", index + 1));
+    fn tokens(&mut self, auth: &raw::Auth) -> TokenKeys {
+        let keys = TokenKeys::parse(auth.keys.value.iter().map(Secret::expose)).unwrap_or_else(|(index, error)| {
+            self.problem(&auth.keys, format!("entry {} of `auth.keys`: {error}", index + 1));
             TokenKeys::default()
-        })
+        });
+        keys.with_rules(TokenRules { audience: auth.audience.value.clone(), issuer: auth.issuer.value.clone() })
     }
 
     fn log_level(&mut self, setting: &Setting<String>) -> String {

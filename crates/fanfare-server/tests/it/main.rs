@@ -19,6 +19,7 @@ mod moderation;
 mod process;
 mod proxies;
 mod races;
+mod refresh;
 mod script;
 mod security;
 mod slow;

@@ -1,0 +1,77 @@
+//! The token of a live connection: its end, the word before that, and a new one in its place.
+
+use std::time::Duration;
+
+use fanfare_fanout::{Lane, LaneId};
+use fanfare_guard::Verdict;
+use fanfare_protocol::{CloseReason, ErrorCode, Event, Mode, ReplyId, Target};
+
+use super::ShardLoop;
+use crate::token::{HeldToken, TokenBeat, seconds};
+
+const NO_TOKEN: &str = "this connection came without a token; connect with one";
+const ANOTHER_USER: &str = "token is of another user; connect with it instead";
+const TOO_OFTEN: &str = "too many refreshes; try again in a second";
+
+impl ShardLoop {
+    /// Warns a client whose token ends soon, and ends a connection whose token has. When to look again; `None`: it has ended.
+    pub(super) fn see_to_token(&mut self, lane: LaneId) -> Option<Duration> {
+        let now = self.now;
+        loop {
+            let Some(token) = self.connection(lane)?.token.as_deref_mut() else { return Some(Duration::MAX) };
+            match token.beat(now) {
+                TokenBeat::Wait(until) => return Some(until),
+                TokenBeat::Warn(life) => {
+                    self.send_event(lane, Lane::Control, &Event::Expires { expires_in: seconds(life) });
+                }
+                TokenBeat::Expired => {
+                    self.end(lane, CloseReason::TokenExpired);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Takes a new token in the place of the one this connection came with. One that does not hold changes nothing.
+    pub(super) fn refresh(&mut self, lane: LaneId, token: &str, id: ReplyId<'_>) {
+        let (hub, now) = (self.hub.clone(), self.now);
+        let Some(connection) = self.connection(lane) else { return };
+        let Some(former) = connection.token.as_deref_mut() else {
+            return self.refuse(lane, ErrorCode::TokenRefused, NO_TOKEN, id);
+        };
+        // Looking at a token is work, whoever sends it.
+        if !former.may_refresh(now) {
+            return self.refuse(lane, ErrorCode::LimitReached, TOO_OFTEN, id);
+        }
+        let (identity, token) = match hub.verify_token(token) {
+            Ok(verified) => verified,
+            Err(error) => return self.refuse(lane, ErrorCode::TokenRefused, error.text(), id),
+        };
+        if identity.user != connection.identity.user {
+            return self.refuse(lane, ErrorCode::TokenRefused, ANOTHER_USER, id);
+        }
+        let token = token.replaces(former);
+        let (due, life) = (token.due(), token.life(now));
+        connection.identity = identity;
+        connection.token = Some(Box::<HeldToken>::new(token));
+        self.arm_by(lane, due);
+        self.answer(lane, &Event::Refreshed { expires_in: life.map(seconds), id });
+        self.leave_forbidden(lane);
+    }
+
+    /// Leaves the rooms that the new token does not open any more.
+    fn leave_forbidden(&mut self, lane: LaneId) {
+        let hub = self.hub.clone();
+        for room in self.rooms_of(lane) {
+            let Some(name) = self.rooms.by_id(room).map(|room| room.name().clone()) else { continue };
+            let Some(connection) = self.connection(lane) else { return };
+            if hub.policy(&name).may_subscribe(&connection.identity, &name) == Verdict::Allow {
+                continue;
+            }
+            if matches!(connection.session.mode(), Mode::Room(_)) {
+                return self.end(lane, CloseReason::NotAllowed);
+            }
+            self.unsubscribe(lane, &Target::Named(name), ReplyId(None), false);
+        }
+    }
+}
