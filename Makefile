@@ -78,8 +78,8 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 
 # ---- test ----
 
-.PHONY: test unit send-paths doctest loom sim planted-bugs fuzz browser js-test proxy-test smoke conformance load bench icount icount-baseline compare profile
-test: unit send-paths doctest loom browser js-test proxy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx; installs what it needs
+.PHONY: test unit send-paths doctest loom sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke conformance load bench icount icount-baseline compare profile
+test: unit send-paths doctest loom browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
 unit: ## unit and integration tests of all crates, the load generator's audit included
@@ -123,6 +123,14 @@ js-test: ## the JavaScript client: alone, against a real server, and in Chromium
 proxy-test: ## the gateway behind HAProxy and nginx, with the files of deploy/ (PROXY_LONG=1: idle for 100 s, too)
 	$(say) 'behind HAProxy and nginx'
 	@tools/proxies "$(TARGET)" $(LOCKED)
+
+deploy-test: ## the files of deploy/: systemd, Kubernetes, Prometheus; each alert fired by a fault (needs the network once: PyPI)
+	$(say) 'deploy/'
+	@tools/deploy-test "$(TARGET)" $(LOCKED)
+
+package: build ## the Debian package, into target/package; installed, started and removed in an overlay when run as root
+	$(say) 'Debian package'
+	@tools/package "$(TARGET)"
 
 smoke: build ## release server + fanfare-load: 5,000 connections in 500 rooms, nothing may be missing
 	$(say) 'smoke: 5,000 connections in 500 rooms'

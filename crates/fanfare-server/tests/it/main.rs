@@ -5,6 +5,7 @@ mod api;
 mod arrows;
 mod bounds;
 mod deflate;
+mod deploy;
 mod dialect;
 mod drain;
 mod frames;
