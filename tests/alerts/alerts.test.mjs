@@ -1,0 +1,163 @@
+// A real Prometheus with deploy/prometheus/alerts.yml, real gateways, real faults: each rule fires. Only `for:` is left out, and
+// it scrapes five times a second. What no client can bring about, a shard that is behind or slow and a fault of the gateway's
+// own, is tried by promtool alone (alerts_test.yml).
+//
+//   make deploy-test
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { after, before, test } from 'node:test';
+
+import { BIN, KEY, Programs, freePorts, shipped, until } from '../proxies/processes.mjs';
+import { WebSocketClient } from '../proxies/websocket.mjs';
+
+const PROMETHEUS = process.env.PROMETHEUS ?? '/usr/bin/prometheus';
+/** Tried by promtool alone. */
+const NOT_HERE = ['FanfareSlowDelivery', 'FanfareOverloaded', 'FanfareInternalErrors'];
+
+let scratch, programs, prometheus, nodes;
+const fired = new Set();
+
+before(async () => {
+  scratch = mkdtempSync(join(tmpdir(), 'fanfare-alerts-'));
+  programs = new Programs(scratch);
+  const small = '[limits]\noutbox_bytes_max = 65536\noutbox_messages_max = 100\nmessage_bytes_max = 16384';
+  const node = (name, config) => programs.gateway(name, { config });
+  const [well, full, evicting, queueing, forgetful, mute, strict, leaving, gone] = await Promise.all([
+    node('well', ''),
+    node('full', '[limits]\nconnections_max = 2'),
+    node('evicting', small),
+    node('queueing', '[limits]\nmessage_bytes_max = 16384\noutbox_bytes_max = 262144\noutbox_total_bytes_max = 300000\n[heartbeat]\nwrite_ms = 60000'),
+    node('forgetful', '[limits]\nhistory_total_bytes_max = 100000\n[namespaces.default]\nhistory_size = 100000'),
+    node('mute', '[heartbeat]\nping_ms = 200\npong_ms = 200'),
+    node('strict', '[limits]\nmessages_per_second_max = 1'),
+    node('leaving', '[drain]\ngrace_ms = 60000'),
+    node('gone', ''),
+  ]);
+  // So few descriptors that connections to the admin listener, which has no limit of its own, use them up.
+  const [port, admin] = await freePorts(2);
+  const poor = programs.start('poor', '/bin/sh', ['-c',
+    `ulimit -n 200; exec "${join(BIN, 'fanfare')}" serve --listen 127.0.0.1:${port} --admin 127.0.0.1:${admin}`]);
+  Object.assign(poor, { port, admin });
+  await until('poor is ready', () => fetch(`http://127.0.0.1:${admin}/readyz`).then(({ status }) => status === 200, () => false));
+  nodes = { well, full, evicting, queueing, forgetful, mute, strict, leaving, gone, poor };
+
+  const rules = shipped('prometheus/alerts.yml', []).replaceAll(/^ +for: .*\n/gm, '');
+  writeFileSync(join(scratch, 'alerts.yml'), rules);
+  const targets = Object.entries(nodes).map(([name, { admin }]) =>
+    `      - { targets: ["127.0.0.1:${admin}"], labels: { instance: ${name} } }`);
+  writeFileSync(join(scratch, 'prometheus.yml'), `global: { scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }
+rule_files: [alerts.yml]
+scrape_configs:
+  - job_name: fanfare
+    static_configs:\n${targets.join('\n')}\n`);
+  const [web] = await freePorts(1);
+  prometheus = programs.start('prometheus', PROMETHEUS, [`--config.file=${join(scratch, 'prometheus.yml')}`,
+    `--storage.tsdb.path=${join(scratch, 'data')}`, `--web.listen-address=127.0.0.1:${web}`, '--log.level=warn']);
+  prometheus.url = `http://127.0.0.1:${web}`;
+  await until('Prometheus has scraped all', async () => {
+    assert.equal(prometheus.how, undefined, prometheus.errors);
+    const up = await query('count(count_over_time(fanfare_connections[1m]) >= 3)').catch(() => []);
+    return up[0]?.value[1] === `${Object.keys(nodes).length}`;
+  });
+});
+
+after(async () => {
+  await programs.endAll();
+  rmSync(scratch, { recursive: true });
+});
+
+async function query(expression) {
+  const answer = await fetch(`${prometheus.url}/api/v1/query?query=${encodeURIComponent(expression)}`);
+  const { status, data, error } = await answer.json();
+  assert.equal(status, 'success', error);
+  return data.result;
+}
+
+const firing = (alert, instance) => query(`ALERTS{alertstate="firing",alertname="${alert}",instance="${instance}"}`)
+  .then((found) => found.length > 0);
+
+/** Before `fault` the rule must be quiet on this node, and fire after it. */
+function fires(alert, name, fault) {
+  test(`${alert}`, { timeout: 40_000 }, async () => {
+    try {
+      assert.equal(await firing(alert, name), false, 'quiet before the fault');
+      const held = await fault(nodes[name]);
+      await until(`${alert} fires on ${name}`, () => firing(alert, name));
+      for (const socket of held ?? []) socket.destroy();
+      fired.add(alert);
+    } catch (error) {
+      error.message += `\n${programs.words()}`;
+      throw error;
+    }
+  });
+}
+
+function publish({ admin }, room, body) {
+  return fetch(`http://127.0.0.1:${admin}/api/publish?room=${room}`, {
+    method: 'POST', body, headers: { authorization: `Bearer ${KEY}`, 'content-type': 'text/plain' },
+  });
+}
+
+/** Sockets that are subscribed and never read. */
+async function stalled({ port }, count) {
+  const clients = await Promise.all(Array.from({ length: count }, () => WebSocketClient.open(port, '/room/r')));
+  for (const { socket } of clients) socket.pause();
+  return clients.map(({ socket }) => socket);
+}
+
+const times = async (count, act) => { for (let index = 0; index < count; index += 1) await act(index); };
+
+fires('FanfareDown', 'gone', async ({ child }) => { child.kill('SIGKILL'); });
+fires('FanfareNotReady', 'leaving', async ({ child }) => { child.kill('SIGTERM'); });
+fires('FanfareShedding', 'full', async ({ port }) => {
+  const clients = [await WebSocketClient.open(port, '/room/r'), await WebSocketClient.open(port, '/room/r')];
+  await assert.rejects(WebSocketClient.open(port, '/room/r'));
+  return clients.map(({ socket }) => socket);
+});
+fires('FanfareEvictions', 'evicting', async (node) => {
+  const sockets = await stalled(node, 15);
+  const gone = async () => (await query('fanfare_evicted_total{instance="evicting"}'))[0]?.value[1] === '15';
+  for (let round = 0; round < 400 && !await gone(); round += 1) await times(50, () => publish(node, 'r', 'x'.repeat(16_000)));
+  return sockets;
+});
+fires('FanfareOutboxBudget', 'queueing', async (node) => {
+  const sockets = await stalled(node, 1);
+  // What the kernel takes comes first; then the queue grows, up to 256 KiB for this one.
+  const full = async () => Number((await (await fetch(`http://127.0.0.1:${node.admin}/metrics`)).text()).match(/^fanfare_outbox_bytes (\d+)$/m)[1]) > 242_000;
+  for (let round = 0; round < 2_000 && !await full(); round += 1) await publish(node, 'r', 'x'.repeat(8_000));
+  return sockets;
+});
+fires('FanfareHistoryBudget', 'forgetful', (node) => times(100, () => publish(node, 'r', 'x'.repeat(8_000))));
+fires('FanfarePongTimeouts', 'mute', (node) => stalled(node, 15));
+fires('FanfareTooFast', 'strict', async ({ port }) => {
+  await times(15, async () => {
+    const client = await WebSocketClient.open(port, '/room/r');
+    for (let index = 0; index < 5; index += 1) client.command({ name: 'ping' });
+    await client.until('it is closed', () => client.close?.code === 4429);
+  });
+});
+fires('FanfareTokensRefused', 'well', ({ port }) => times(100, async () => {
+  const client = await WebSocketClient.open(port, '/room/r?token=none');
+  await client.until('it is closed', () => client.close?.code === 4401);
+}));
+fires('FanfareOriginsRefused', 'strict', ({ port }) => times(100, () =>
+  assert.rejects(WebSocketClient.open(port, '/room/r', { headers: { Origin: 'http://elsewhere.example' } }), { status: 403 })));
+fires('FanfareHerd', 'mute', ({ port }) => times(700, async () => {
+  const { socket } = await WebSocketClient.open(port, '/room/r');
+  socket.destroy();
+}));
+fires('FanfareAcceptErrors', 'poor', async ({ admin }) => {
+  const sockets = Array.from({ length: 250 }, () => connect(admin, '127.0.0.1').on('error', () => {}));
+  await new Promise((done) => setTimeout(done, 1_000));
+  // With all descriptors in use the page cannot be fetched either.
+  for (const socket of sockets) socket.destroy();
+});
+
+test('every rule has fired, here or in alerts_test.yml', () => {
+  const rules = [...readFileSync(resolve(import.meta.dirname ?? '.', '../../deploy/prometheus/alerts.yml'), 'utf8').matchAll(/- alert: (\w+)/g)];
+  assert.deepEqual(new Set([...fired, ...NOT_HERE]), new Set(rules.map(([, name]) => name)));
+});
