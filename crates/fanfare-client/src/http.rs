@@ -1,4 +1,4 @@
-//! Publishing through the admin listener.
+//! The HTTP API of the admin listener, and publishing through it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
 use crate::handshake::{bearer, dial, header_value, refusal, request_uri};
-use crate::{Error, Refusal, Url};
+use crate::{Error, Url};
 
 /// What became of a publication.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -56,44 +56,48 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Publishes with `POST /api/publish` over one kept-alive connection, one request at a time.
+/// Calls of the HTTP API over one kept-alive connection, one at a time.
 #[derive(Debug)]
-pub struct HttpPublisher {
+pub struct ApiClient {
     url: Url,
     key: Option<String>,
     timeout: Duration,
     idle: Option<SendRequest<Full<Bytes>>>,
 }
 
-impl HttpPublisher {
+impl ApiClient {
     /// Longest answer that is read, bytes.
-    const ANSWER_BYTES_MAX: usize = Refusal::BODY_BYTES_MAX;
+    const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-    /// For the admin listener at `url`. Nothing is connected before the first publication; each has 10 s.
+    /// For the admin listener at `url`. Nothing is connected before the first call; each has 10 s.
     #[must_use]
     pub fn new(url: Url, key: Option<String>) -> Self {
         Self { url, key, timeout: Duration::from_secs(10), idle: None }
     }
 
-    /// Publishes `message` to `room`. A request is sent once: it is repeated on a fresh connection only where the kept one
-    /// turns out to be closed before any of it was written.
+    /// The answer to a `GET` of `path`, such as `api/rooms`, with parameters of its query.
     ///
     /// # Errors
     /// [`Error::NothingListening`] or [`Error::Unreachable`] without a connection, [`Error::Refused`] with the gateway's
-    /// problem, [`Error::Http`] when the exchange breaks off (the message may have been published), [`Error::Timeout`].
-    pub async fn publish(&mut self, room: &RoomName, message: Message<'_>) -> Result<Receipt, Error> {
-        let request = self.request(room, message)?;
+    /// problem, [`Error::Http`] when the exchange breaks off, [`Error::Answer`] when it is too long, [`Error::Timeout`].
+    pub async fn get(&mut self, path: &str, query: &[(&str, &str)]) -> Result<Bytes, Error> {
+        let url = query.iter().fold(self.url.join(path), |url, (key, value)| url.with_query(key, value));
+        let request = self.request(Method::GET, &url, Bytes::new())?;
+        self.call("a call of the API", request).await
+    }
+
+    async fn call(&mut self, what: &'static str, request: Request<Full<Bytes>>) -> Result<Bytes, Error> {
         let limit = self.timeout;
         // The connection is put back only after a whole exchange; a call dropped half-way leaves none behind.
         let exchange = async {
             let (idle, response) = self.send(request).await?;
-            let receipt = read_receipt(response).await?;
+            let answer = read_answer(response).await?;
             self.idle = Some(idle);
-            Ok(receipt)
+            Ok(answer)
         };
         match tokio::time::timeout(limit, Box::pin(exchange)).await {
             Ok(done) => done,
-            Err(_) => Err(Error::Timeout { what: "publishing", limit }),
+            Err(_) => Err(Error::Timeout { what, limit }),
         }
     }
 
@@ -124,8 +128,46 @@ impl HttpPublisher {
         Ok(sender)
     }
 
+    fn request(&self, method: Method, url: &Url, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = request_uri(url)?;
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, header_value("address", &url.authority())?);
+        if let Some(key) = &self.key {
+            headers.insert(header::AUTHORIZATION, bearer("key", key)?);
+        }
+        Ok(request)
+    }
+}
+
+/// Publishes with `POST /api/publish` over one kept-alive connection, one request at a time.
+#[derive(Debug)]
+pub struct HttpPublisher {
+    api: ApiClient,
+}
+
+impl HttpPublisher {
+    /// For the admin listener at `url`. Nothing is connected before the first publication; each has 10 s.
+    #[must_use]
+    pub fn new(url: Url, key: Option<String>) -> Self {
+        Self { api: ApiClient::new(url, key) }
+    }
+
+    /// Publishes `message` to `room`. A request is sent once: it is repeated on a fresh connection only where the kept one
+    /// turns out to be closed before any of it was written.
+    ///
+    /// # Errors
+    /// [`Error::NothingListening`] or [`Error::Unreachable`] without a connection, [`Error::Refused`] with the gateway's
+    /// problem, [`Error::Http`] when the exchange breaks off (the message may have been published), [`Error::Timeout`].
+    pub async fn publish(&mut self, room: &RoomName, message: Message<'_>) -> Result<Receipt, Error> {
+        let request = self.request(room, message)?;
+        let answer = self.api.call("publishing", request).await?;
+        serde_json::from_slice(&answer).map_err(|error| Error::Answer(error.to_string()))
+    }
+
     fn request(&self, room: &RoomName, message: Message<'_>) -> Result<Request<Full<Bytes>>, Error> {
-        let url = self.url.join("api/publish");
+        let url = self.api.url.join("api/publish");
         let (url, content_type, body) = match message {
             Message::Text(text) => {
                 (url.with_query("room", room.as_str()), "text/plain; charset=utf-8", text.to_owned())
@@ -135,26 +177,18 @@ impl HttpPublisher {
                 (url, "application/json", body)
             }
         };
-        let mut request = Request::new(Full::new(Bytes::from(body)));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = request_uri(&url)?;
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, header_value("address", &url.authority())?);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        if let Some(key) = &self.key {
-            headers.insert(header::AUTHORIZATION, bearer("key", key)?);
-        }
+        let mut request = self.api.request(Method::POST, &url, body.into())?;
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         Ok(request)
     }
 }
 
-async fn read_receipt(response: Response<Incoming>) -> Result<Receipt, Error> {
+async fn read_answer(response: Response<Incoming>) -> Result<Bytes, Error> {
     if !response.status().is_success() {
         return Err(refusal(response).await);
     }
-    let body = Limited::new(response.into_body(), HttpPublisher::ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| Error::Answer(error.to_string()))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| Error::Answer(error.to_string()))
+    let body = Limited::new(response.into_body(), ApiClient::ANSWER_BYTES_MAX).collect().await;
+    Ok(body.map_err(|error| Error::Answer(error.to_string()))?.to_bytes())
 }
 
 #[cfg(test)]

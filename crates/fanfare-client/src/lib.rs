@@ -3,6 +3,7 @@
 //! - [`connect`] opens a WebSocket and gives a [`Connection`]: [`Connection::next`] for what comes in, `send_…` for what
 //!   goes out. Both are cancel safe, so they may stand in `select!`.
 //! - [`Event`] reads the JSON dialect, [`Command`] writes it. The text dialect needs neither.
+//! - [`ApiClient`] asks the HTTP API of the admin listener.
 //! - [`HttpPublisher`] publishes through the admin listener and returns the [`Receipt`].
 //! - [`Backoff`] and [`may_return`] say whether and when to come back after a close.
 //!
@@ -24,5 +25,5 @@ pub use dialect::{Command, Event};
 pub use error::{Error, Refusal};
 pub use fanfare_protocol::{CloseCode, NameError, Position, RoomName};
 pub use handshake::{ConnectOptions, connect};
-pub use http::{HttpPublisher, Message, Receipt};
+pub use http::{ApiClient, HttpPublisher, Message, Receipt};
 pub use url::Url;

@@ -13,6 +13,7 @@ use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions};
 use tokio::sync::oneshot;
 
 use crate::gate::Gate;
+use crate::ledger::{Closed, Ledger};
 use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::observed::Limit;
 use crate::shard::Order;
@@ -43,6 +44,7 @@ pub struct Hub {
     budget: Arc<Budget>,
     shard_stats: Box<[Arc<ShardStats>]>,
     counters: Counters,
+    ledger: Ledger,
     would_reject: Arc<WouldReject>,
     moderation_stats: ModerationStats,
     held: HeldQueue,
@@ -62,6 +64,7 @@ impl Hub {
         metrics: MetricsPage,
     ) -> Self {
         let would_reject = Arc::<WouldReject>::default();
+        let shards = intakes.len();
         Self {
             budget: Arc::new(Budget::new(settings.outbox_total_bytes_max)),
             shard_stats: intakes.iter().map(|_| Arc::default()).collect(),
@@ -70,6 +73,7 @@ impl Hub {
             would_reject,
             registry: Registry::new(intakes, settings.registry, epoch_seed),
             counters: Counters::default(),
+            ledger: Ledger::new(shards, settings.closes_max),
             moderation_stats: ModerationStats::default(),
             held: HeldQueue::new(settings.held_max),
             drain: Drain::default(),
@@ -143,6 +147,23 @@ impl Hub {
             self.would_reject.count(limit);
         }
         observes
+    }
+
+    /// Closed connections.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Counts a connection that is closed, and remembers it. Every close comes through here once.
+    pub(crate) fn record_close(&self, closed: Closed) {
+        self.counters.closed(closed.reason);
+        self.ledger.record(closed);
+    }
+
+    /// A time of the node's clock as milliseconds since 1970.
+    pub(crate) fn wall_ms(&self, at: Duration) -> u64 {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        wall.saturating_sub(self.now().saturating_sub(at)).as_millis() as u64
     }
 
     /// What moderation has done.

@@ -21,6 +21,7 @@ mod gate;
 mod head;
 mod http;
 mod hub;
+mod ledger;
 mod listener;
 mod moderation;
 mod observed;

@@ -106,6 +106,8 @@ pub struct Settings {
     pub proxy: ProxySettings,
     /// The HTTP API.
     pub api: ApiSettings,
+    /// Closed connections that are remembered.
+    pub closes_max: usize,
     /// Leaving service.
     pub drain: DrainSettings,
 }

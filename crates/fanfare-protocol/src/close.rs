@@ -102,6 +102,33 @@ impl CloseReason {
         "rejected",
     ];
 
+    /// What each reason means for whoever operates the node and what to do next, in the order of [`Self::LABELS`].
+    pub const ADVICE: [&'static str; Self::LABELS.len()] = [
+        "The client said goodbye. Nothing to do.",
+        "The network or the client went away without a word: a closed lid, a lost signal, a killed process. Many at once point at a proxy or network between.",
+        "The client left its room by command. Nothing to do.",
+        "The client broke RFC 6455. Look at its WebSocket library, or at a proxy that rewrites frames.",
+        "The client sent a binary message where only text is understood. Change the client.",
+        "The client sent text that is not UTF-8. Change the client.",
+        "Ten messages in a row were not JSON or had no name. The client speaks another language than its path: see docs/protocol.md.",
+        "A message came in more fragments than limits.fragments_max. Send whole messages.",
+        "A message was over limits.message_bytes_max. Send less, or raise the limit.",
+        "The client has no right to what it asked for: look at its token's rooms and at subscribe and publish of the namespace.",
+        "The room was closed for all by the API or a moderator. Nothing to do.",
+        "An operator or moderator ended this connection: see who called DELETE /api/connections.",
+        "This node was leaving service; clients come back elsewhere by themselves. Nothing to do.",
+        "This node had as much as it may have, of rooms most likely: see limits.rooms_max and the memory that `fanfare check` adds up.",
+        "The client did not answer a ping: it froze, or its network is gone. If it is a phone that sleeps, raise heartbeat.pong_ms.",
+        "The client read slower than its rooms spoke. See who: `fanfare top`. Send less to it, choose another `slow` policy, or raise limits.outbox_bytes_max.",
+        "Nothing of what was queued could be written for heartbeat.write_ms: the client stopped reading or its network is stuck.",
+        "The client sent more than limits.messages_per_second_max. Slow it down, or raise the limit.",
+        "A fault of Fanfare. Please report it with the log of that time.",
+        "The token was missing, wrong or for somebody else; `text` says which. Look at auth.keys and at who mints tokens.",
+        "The token's time was over. Mint for longer, or let the client refresh in time.",
+        "A compressed message could not be inflated. Look at the client's compression or at a proxy between.",
+        "Moderation refused the message, in a dialect that has no other word for it. See docs/moderation.md.",
+    ];
+
     /// Place of this reason in [`Self::LABELS`].
     #[must_use]
     pub const fn index(self) -> usize {
@@ -245,5 +272,6 @@ mod tests {
             assert!(reason.text().len() <= 123, "{reason:?}");
         }
         assert_eq!(all.len(), CloseReason::LABELS.len());
+        assert!(CloseReason::ADVICE.iter().all(|advice| advice.ends_with('.')), "whole sentences");
     }
 }

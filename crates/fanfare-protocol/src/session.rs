@@ -46,6 +46,15 @@ impl Session {
         &self.mode
     }
 
+    /// The room of its path, where it has one.
+    #[must_use]
+    pub fn room(&self) -> Option<&RoomName> {
+        match &self.mode {
+            Mode::Room(room) => Some(room),
+            Mode::Rooms | Mode::Echo | Mode::HelloWorld => None,
+        }
+    }
+
     /// The language it speaks.
     #[must_use]
     pub fn dialect(&self) -> Dialect {

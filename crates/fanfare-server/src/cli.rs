@@ -30,6 +30,8 @@ pub enum Command {
     Sub(SubArgs),
     /// Publish a message, or one for each line of the standard input, and print the receipt.
     Pub(PubArgs),
+    /// Tell why connections were closed, and what to do about it.
+    Why(WhyArgs),
     /// Validate a configuration and print the memory its limits add up to.
     Check(CheckArgs),
     /// Print the default configuration, the environment names or the reference page.
@@ -117,6 +119,40 @@ pub struct PubArgs {
     /// API key; not needed with `fanfare dev`.
     #[arg(long)]
     pub key: Option<String>,
+}
+
+/// Where a running gateway's API is.
+#[derive(Debug, Clone, Args)]
+pub struct ApiArgs {
+    /// Address of the admin listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    pub url: String,
+    /// API key; not needed with `fanfare dev`.
+    #[arg(long)]
+    pub key: Option<String>,
+}
+
+/// Arguments of `fanfare why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// Only connections of this user.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Only this connection, by the id that `welcome` told.
+    #[arg(long, value_name = "ID")]
+    pub connection: Option<String>,
+    /// Only closes for this reason, such as slow_consumer.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// How many are told, the latest first.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// Print the API's answer instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 /// Arguments of `fanfare check`.

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Pub(args) => {
             cli::block_on(commands::publish::run(&args.room, args.message.as_deref(), &args.url, args.key.clone()))
         }
+        Command::Why(args) => cli::block_on(commands::why::run(&args)),
         Command::Check(args) => commands::check::run(&args),
         Command::Config(print) => commands::config::run(&print),
         Command::Token(args) => {

@@ -233,6 +233,7 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
             is_open: config.api_open,
             on_client_listener: config.api_on_client_listener,
         },
+        closes_max: config.closes_max,
         drain: DrainSettings { grace: config.drain.grace, window: config.drain.window, retry: config.drain.retry },
     }
 }

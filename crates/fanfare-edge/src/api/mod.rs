@@ -1,6 +1,7 @@
 //! The HTTP API of backends and operators: its routes, and who may call them.
 
 mod body;
+mod closes;
 mod connections;
 mod held;
 mod publish;
@@ -19,7 +20,7 @@ use crate::hub::Hub;
 use crate::problem::{Answer, Problem, method_not_allowed, not_found};
 
 /// All routes: who adds some lists them in a file of their own, and that file here.
-const TABLES: &[&[Route]] = &[publish::ROUTES, rooms::ROUTES, connections::ROUTES, held::ROUTES];
+const TABLES: &[&[Route]] = &[publish::ROUTES, rooms::ROUTES, connections::ROUTES, closes::ROUTES, held::ROUTES];
 
 /// Answers a request under `/api/`.
 pub(crate) async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {

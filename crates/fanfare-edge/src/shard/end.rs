@@ -1,8 +1,9 @@
 //! The end of a connection: one way in, one way out, one reason.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use fanfare_fanout::LaneId;
+use fanfare_fanout::{LaneId, Queued};
 use fanfare_protocol::wire::{Opcode, close_frame, frame};
 use fanfare_protocol::{CloseReason, Event};
 use tracing::{debug, info};
@@ -10,6 +11,7 @@ use tracing::{debug, info};
 use super::ShardLoop;
 use super::connection::Phase;
 use crate::hub::ConnectionId;
+use crate::ledger::Closed;
 
 impl ShardLoop {
     /// Ends a connection: it leaves its rooms now, is told why, and is removed once it has answered or its time is up.
@@ -117,9 +119,9 @@ impl ShardLoop {
     }
 
     fn record(&mut self, lane: LaneId, reason: CloseReason) {
-        let counters = self.hub.counters();
-        counters.closed(reason);
-        counters.connections.fetch_sub(1, Ordering::Relaxed);
+        let closed = self.closed(lane, reason);
+        self.hub.record_close(closed);
+        self.hub.counters().connections.fetch_sub(1, Ordering::Relaxed);
         let connection = ConnectionId { shard: self.index, lane };
         let (code, text) = (reason.code().0, reason.text());
         if matches!(reason, CloseReason::SlowConsumer { .. } | CloseReason::WriteTimeout { .. }) {
@@ -127,6 +129,27 @@ impl ShardLoop {
         } else {
             debug!(%connection, reason = reason.label(), code, "connection ended: {text}");
         }
+    }
+
+    /// What is remembered of a connection's end.
+    fn closed(&mut self, lane: LaneId, reason: CloseReason) -> Closed {
+        let queued = match reason {
+            // The queue that was too long may have been let go already.
+            CloseReason::SlowConsumer { bytes, messages } | CloseReason::WriteTimeout { bytes, messages } => {
+                Queued { bytes, messages }
+            }
+            _ => self.fanout.queued(lane),
+        };
+        let (at, connection) = (self.now, ConnectionId { shard: self.index, lane });
+        let mut closed =
+            Closed { at, connection, user: None, address: None, reason, room: None, age: Duration::ZERO, queued };
+        if let Some(connection) = self.connection(lane) {
+            closed.user = connection.identity.user.clone();
+            closed.address = connection.permit.address();
+            closed.room = connection.session.room().cloned();
+            closed.age = at.saturating_sub(Duration::from_millis(connection.began_ms));
+        }
+        closed
     }
 
     /// Forgets a connection whose end has been recorded.

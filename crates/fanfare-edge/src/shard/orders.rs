@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_fanout::{Delivery, Lane, LaneId, RoomId};
+use fanfare_fanout::{Delivery, Lane, LaneId, Queued, RoomId};
 use fanfare_guard::Identity;
 use fanfare_protocol::{
     CloseReason, Dialect, Event, Mode, Position, ReplyId, Session, Variant, WireForm, wire::Decoder,
@@ -21,6 +21,7 @@ use super::heartbeat::{Beat, Heartbeat};
 use super::inspect::Inspection;
 use crate::gate::Permit;
 use crate::hub::ConnectionId;
+use crate::ledger::Closed;
 use crate::token::HeldToken;
 
 /// What shards are told besides publications.
@@ -151,7 +152,17 @@ impl ShardLoop {
         if let Err(error) = self.watch_socket(&socket, lane) {
             // Its handshake was counted, so its end is: it goes without a close frame, because it could not be heard.
             warn!(%error, "a connection could not be polled");
-            self.hub.counters().closed(CloseReason::Internal);
+            let closed = Closed {
+                at: self.now,
+                connection: ConnectionId { shard: self.index, lane },
+                user: identity.user,
+                address: permit.address(),
+                reason: CloseReason::Internal,
+                room: session.room().cloned(),
+                age: Duration::ZERO,
+                queued: Queued::default(),
+            };
+            self.hub.record_close(closed);
             self.close_lane(lane);
             return;
         }

@@ -9,3 +9,4 @@ pub mod sub;
 pub mod token;
 pub mod train;
 pub mod version;
+pub mod why;

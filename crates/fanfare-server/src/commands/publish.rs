@@ -49,7 +49,7 @@ fn line(receipt: &Receipt) -> String {
     format!("delivered {delivered}, dropped {dropped}, evicted {evicted}{offset}")
 }
 
-fn explain(error: Error) -> anyhow::Error {
+pub(super) fn explain(error: Error) -> anyhow::Error {
     match &error {
         Error::NothingListening { .. } => anyhow::anyhow!("{error}: start the gateway with `fanfare dev`"),
         Error::Refused(refusal) if refusal.status == 401 => {

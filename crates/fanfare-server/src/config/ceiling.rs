@@ -11,6 +11,9 @@ const SUBSCRIPTION_BYTES: u128 = 96;
 /// Memory one room takes beside its subscribers, bytes: its name of at most 200 and its state. An estimate, rounded up.
 const ROOM_BYTES: u128 = 1_024;
 
+/// Memory one closed connection takes in the ledger, bytes: its entry, and names of a user and a room of at most 200 each.
+const CLOSE_BYTES: u128 = 640;
+
 /// Memory of a connection's former messages where new ones may refer to them, bytes: the largest window of RFC 7692.
 const HISTORY_BYTES: u128 = 32_768;
 
@@ -108,6 +111,11 @@ impl Config {
             product: format!("{held} waiting for a moderator x message_bytes_max {message}"),
             bytes: held * message,
         });
+        terms.push(Term {
+            name: "close ledger",
+            product: format!("closes_max {} x {CLOSE_BYTES} B each", self.closes_max),
+            bytes: self.closes_max as u128 * CLOSE_BYTES,
+        });
         Ceiling { terms }
     }
 }
@@ -152,7 +160,8 @@ mod tests {
         .collect();
         let config = Config::serve(&Flags::default(), None, &environment).unwrap();
         let ceiling = config.ceiling();
-        let expected = 10 * 1_024 + 20 * 96 + 10 * (65_536 + 8_192 + 64) + 2_000_000 + 3 * 1_024 + (64 << 20);
+        let expected =
+            10 * 1_024 + 20 * 96 + 10 * (65_536 + 8_192 + 64) + 2_000_000 + 3 * 1_024 + (64 << 20) + 10_000 * 640;
         assert_eq!(ceiling.total(), expected);
         assert_eq!(ceiling.to_string().lines().count(), ceiling.terms.len() + 1);
     }

@@ -338,6 +338,8 @@ section! {
         keys: Vec<Secret> = Vec::new(),
         /// Whether the API is served on the client listener too.
         on_client_listener: bool = false,
+        /// Closed connections that are remembered for `fanfare why`, the latest of each shard. 0: none.
+        closes_max: u64 = 10_000,
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Config {
     pub api_open: bool,
     /// Whether the API is served on the client listener too.
     pub api_on_client_listener: bool,
+    /// Closed connections that are remembered.
+    pub closes_max: usize,
     /// Interval of the sweep that removes vacant rooms.
     pub reap: Duration,
     /// Pages and paths for trying things out.
@@ -297,6 +299,7 @@ impl Check {
             api_open: program == Program::Dev && api_keys.is_empty(),
             api_keys,
             api_on_client_listener: raw.api.on_client_listener.value,
+            closes_max: self.count("api.closes_max", &raw.api.closes_max, 0..=10_000_000),
             reap: self.time("rooms.reap_ms", &raw.rooms.reap_ms, 10..=24 * HOUR_MS),
             diagnostics: Diagnostics { echo: raw.diagnostics.echo.value, page: raw.diagnostics.page.value },
             drain: Drain {

@@ -4,6 +4,7 @@
 mod api;
 mod arrows;
 mod bounds;
+mod closes;
 mod deflate;
 mod deploy;
 mod dialect;
