@@ -1,5 +1,6 @@
 //! A room's batch: what was said since the last flush, as one contiguous buffer per variant.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::LaneId;
 use crate::outbox::{COPY_OUT_BYTES, Piece};
+use crate::policy::Gap;
 use crate::receipt::{Delivery, Receipt};
 use crate::room::{Census, RoomId};
 
@@ -23,6 +25,9 @@ pub trait Encode {
     /// What encoding needs besides the event and keeps from one event to the next. A shard has one.
     type Tools: Default;
 
+    /// What frames about a room have to know of it. A shard keeps one for each room that may drop.
+    type Room: std::fmt::Debug;
+
     /// Appends the event's wire-ready frames in `variant`; appends nothing where the variant has no word for it.
     fn encode(&self, variant: u8, tools: &mut Self::Tools, out: &mut Vec<u8>);
 
@@ -32,6 +37,18 @@ pub trait Encode {
     /// Whether it is a publication: the totals count only these.
     fn is_publication(&self) -> bool {
         true
+    }
+
+    /// Its number among the publications of its room: they rise. `None`: it is never dropped, whatever the room's policy.
+    fn number(&self) -> Option<u64> {
+        None
+    }
+
+    /// Appends one wire-ready frame that tells of a gap in `room`; appends nothing where the variant has no word for it: who
+    /// takes that variant is closed where another would miss something. No frame is longer than 65,535 bytes, none longer than that
+    /// of the largest numbers.
+    fn encode_gap(room: &Self::Room, variant: u8, gap: Gap, out: &mut Vec<u8>) {
+        let _ = (room, variant, gap, out);
     }
 
     /// When it was published, on the clock that [`Shard::tell_time`](crate::Shard::tell_time) tells; `None` where nobody measures.
@@ -56,10 +73,68 @@ pub(crate) struct Entry {
     pub(crate) except: Option<LaneId>,
     pub(crate) receipt: Option<Arc<Receipt>>,
     is_publication: bool,
+    /// Its number among the room's publications, if it may be dropped.
+    number: Option<u64>,
     published_at: Option<Duration>,
-    /// Members it went to that did not get the whole batch.
+    /// Members that did not get the whole batch, by what became of this entry.
+    fates: Fates,
+}
+
+impl Entry {
+    fn is_numbered_up_to(&self, number: u64) -> bool {
+        self.number.is_some_and(|own| own <= number)
+    }
+}
+
+/// What became of an entry, or of a whole batch, for one member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Written or queued.
+    Delivered,
+    /// Left out by the room's policy.
+    Dropped,
+    /// The member was closed over it.
+    Evicted,
+}
+
+/// Members by what became of something for them.
+#[derive(Debug, Default, Clone, Copy)]
+struct Fates {
     delivered: u32,
+    dropped: u32,
     evicted: u32,
+}
+
+impl Fates {
+    fn count(&mut self, fate: Fate) {
+        match fate {
+            Fate::Delivered => self.delivered += 1,
+            Fate::Dropped => self.dropped += 1,
+            Fate::Evicted => self.evicted += 1,
+        }
+    }
+
+    /// What a receipt says where an entry has these and its batch has others.
+    fn with(self, batch: Self) -> Delivery {
+        Delivery {
+            delivered: u64::from(self.delivered + batch.delivered),
+            dropped: u64::from(self.dropped + batch.dropped),
+            evicted: u64::from(self.evicted + batch.evicted),
+        }
+    }
+}
+
+/// What one member has not taken of an entry.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    /// The entry's place in its batch.
+    pub(crate) index: usize,
+    /// Its frame, or the rest of it.
+    pub(crate) bytes: Bytes,
+    /// Its frame has been begun.
+    pub(crate) is_begun: bool,
+    /// Its number among the room's publications, if it may be dropped.
+    pub(crate) number: Option<u64>,
 }
 
 /// A buffer that is shared only once somebody needs to keep part of it.
@@ -102,6 +177,11 @@ impl Frames {
         self.joined = None;
     }
 
+    /// Outboxes have parts of it: it may not grow.
+    fn is_shared(&self) -> bool {
+        self.shared_ends.is_some() || self.buffer.shared.is_some()
+    }
+
     /// Start and end of entries `from..to` in the buffer.
     fn range(&self, from: usize, to: usize) -> (usize, usize) {
         let end_of = |n: usize| {
@@ -132,9 +212,8 @@ pub(crate) struct Batch {
     places: [u8; VARIANTS_MAX],
     /// Payload bytes, as reserved at the intake.
     payload_bytes: usize,
-    /// Members that got every entry; and members evicted at the whole batch.
-    delivered: u32,
-    evicted: u32,
+    /// Members to which one thing became of every entry.
+    fates: Fates,
 }
 
 impl Batch {
@@ -147,8 +226,7 @@ impl Batch {
             variants: 0,
             places: [NOWHERE; VARIANTS_MAX],
             payload_bytes: 0,
-            delivered: 0,
-            evicted: 0,
+            fates: Fates::default(),
         }
     }
 
@@ -158,7 +236,7 @@ impl Batch {
         self.leaves_out = false;
         self.used_mut().iter_mut().for_each(Frames::clear);
         (self.variants, self.places) = (0, [NOWHERE; VARIANTS_MAX]);
-        (self.payload_bytes, self.delivered, self.evicted) = (0, 0, 0);
+        (self.payload_bytes, self.fates) = (0, Fates::default());
         self
     }
 
@@ -226,15 +304,22 @@ impl Batch {
         }
         self.payload_bytes += event.payload_bytes();
         self.leaves_out |= except.is_some();
-        let (is_publication, published_at) = (event.is_publication(), event.published_at());
-        self.entries.push(Entry { seq, except, receipt, is_publication, published_at, delivered: 0, evicted: 0 });
+        self.entries.push(Entry {
+            seq,
+            except,
+            receipt,
+            is_publication: event.is_publication(),
+            number: event.number(),
+            published_at: event.published_at(),
+            fates: Fates::default(),
+        });
     }
 
     /// True when another event must begin a new batch: this one is large enough, or outboxes already share its buffers (a
     /// member that left before the flush could not take its part at once).
     pub(crate) fn is_full(&self, bytes_max: usize, messages_max: usize) -> bool {
         self.entries.len() >= messages_max
-            || self.used().iter().any(|f| f.shared_ends.is_some() || f.buffer.bytes.len() >= bytes_max)
+            || self.used().iter().any(|f| f.is_shared() || f.buffer.bytes.len() >= bytes_max)
     }
 
     /// No more events follow: variants that merge messages do it now.
@@ -286,8 +371,7 @@ impl Batch {
         let (start, end) = frames.range(from, to);
         let ends = frames.shared_ends.get_or_insert_with(|| frames.ends.as_slice().into()).clone();
         let whole = frames.buffer.as_slice().len();
-        // Who is owed a few frames of a large buffer does not keep all of it alive.
-        let bytes = if whole >= COPY_OUT_BYTES && (end - start) * 2 < whole {
+        let bytes = if is_part_of(whole, end - start) {
             Bytes::copy_from_slice(&frames.buffer.as_slice()[start..end])
         } else {
             frames.buffer.share().slice(start..end)
@@ -295,21 +379,67 @@ impl Batch {
         Piece::frames(bytes, ends, start as u32, to - from)
     }
 
+    /// What a member that took `sent` bytes of entries `entries` has not taken, entry by entry, to be kept in an outbox.
+    pub(crate) fn rests(&mut self, variant: u8, entries: Range<usize>, sent: usize) -> SmallVec<[Rest; 4]> {
+        let numbers: SmallVec<[Option<u64>; 4]> = self.entries[entries.clone()].iter().map(|e| e.number).collect();
+        let frames = self.frames_mut(variant);
+        let (start, end) = frames.range(entries.start, entries.end);
+        let whole = frames.buffer.as_slice().len();
+        let from = start + sent;
+        let is_copied = is_part_of(whole, end - from);
+        let shared = if is_copied {
+            Bytes::copy_from_slice(&frames.buffer.as_slice()[from..end])
+        } else {
+            frames.buffer.share().slice(from..end)
+        };
+        let mut rests = SmallVec::new();
+        for (index, number) in entries.zip(numbers) {
+            let (first, last) = frames.range(index, index + 1);
+            // Taken whole, or without a word in this variant.
+            if last <= from || first == last {
+                continue;
+            }
+            let is_begun = first < from;
+            let bytes = shared.slice(first.max(from) - from..last - from);
+            // What has been begun stays longest, and should not keep the others' bytes.
+            let bytes =
+                if is_begun && is_part_of(shared.len(), bytes.len()) { Bytes::copy_from_slice(&bytes) } else { bytes };
+            rests.push(Rest { index, bytes, is_begun, number });
+        }
+        rests
+    }
+
     /// So many more members were given every entry.
     pub(crate) fn count_delivered(&mut self, members: u32) {
-        self.delivered += members;
+        self.fates.delivered += members;
     }
 
-    /// One more member was given, or evicted at, every entry.
-    pub(crate) fn count_whole(&mut self, is_delivered: bool) {
-        if is_delivered { self.delivered += 1 } else { self.evicted += 1 }
+    /// One thing became of every entry for one more member.
+    pub(crate) fn count_whole(&mut self, fate: Fate) {
+        self.fates.count(fate);
     }
 
-    /// One more member was given, or evicted at, entries `from..to` alone.
-    pub(crate) fn count_part(&mut self, from: usize, to: usize, is_delivered: bool) {
-        for entry in &mut self.entries[from..to] {
-            if is_delivered { entry.delivered += 1 } else { entry.evicted += 1 }
+    /// One thing became of these entries for one more member.
+    pub(crate) fn count_part(&mut self, entries: Range<usize>, fate: Fate) {
+        self.entries[entries].iter_mut().for_each(|entry| entry.fates.count(fate));
+    }
+
+    /// Whether one of these entries has a number up to `number`.
+    pub(crate) fn has_number_up_to(&self, number: u64, entries: Range<usize>) -> bool {
+        self.entries[entries].iter().any(|entry| entry.is_numbered_up_to(number))
+    }
+
+    /// One more member was not given those of these entries that have numbers up to `number`, and was given the rest.
+    pub(crate) fn count_dropped_up_to(&mut self, number: u64, entries: Range<usize>) {
+        for entry in &mut self.entries[entries] {
+            let is_dropped = entry.is_numbered_up_to(number);
+            entry.fates.count(if is_dropped { Fate::Dropped } else { Fate::Delivered });
         }
+    }
+
+    /// Number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Runs of entries that `lane` should get: those after `from_seq` that do not leave it out.
@@ -331,18 +461,23 @@ impl Batch {
     pub(crate) fn finish(&mut self, waits: &mut Vec<Duration>) -> Finished {
         let mut finished = Finished { items: self.entries.len(), bytes: self.payload_bytes, ..Finished::default() };
         for entry in &mut self.entries {
-            let delivered = u64::from(self.delivered + entry.delivered);
-            let evicted = u64::from(self.evicted + entry.evicted);
+            let delivery = entry.fates.with(self.fates);
             if entry.is_publication {
-                finished.delivered += delivered;
+                finished.delivered += delivery.delivered;
             }
             waits.extend(entry.published_at);
             if let Some(receipt) = entry.receipt.take() {
-                receipt.report(Delivery { delivered, dropped: 0, evicted });
+                receipt.report(delivery);
             }
         }
         finished
     }
+}
+
+/// Whether `part` bytes of a buffer of `whole` are copied out of it: who is owed a few frames of a large buffer does not keep all of it
+/// alive.
+fn is_part_of(whole: usize, part: usize) -> bool {
+    whole >= COPY_OUT_BYTES && part * 2 < whole
 }
 
 /// Totals of a batch.

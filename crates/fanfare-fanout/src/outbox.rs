@@ -1,11 +1,16 @@
 //! What is queued for one connection that did not take everything at once.
 
+mod drops;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+
+pub(crate) use self::drops::Droppable;
+use self::drops::Kind;
 
 /// What one connection may have queued of what rooms send it. At either bound the slow policy decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +19,14 @@ pub struct OutboxLimits {
     pub outbox_bytes_max: usize,
     /// Messages.
     pub outbox_messages_max: usize,
+}
+
+impl OutboxLimits {
+    /// Whether so much more may be queued where so much is.
+    pub(crate) fn allow(&self, queued: Queued, more: Queued) -> bool {
+        queued.bytes + more.bytes <= self.outbox_bytes_max
+            && queued.messages + more.messages <= self.outbox_messages_max
+    }
 }
 
 impl Default for OutboxLimits {
@@ -66,17 +79,26 @@ pub(crate) struct Piece {
     starts_inside: bool,
     /// Messages in it that count toward the bound; 0 for replies.
     messages: usize,
+    /// Whether it may be dropped.
+    kind: Kind,
+    /// Bytes that are charged for it besides its own: what a gap's frame may still grow to.
+    slack: usize,
 }
 
 impl Piece {
     /// Whole frames cut from a batch.
     pub(crate) fn frames(bytes: Bytes, ends: Arc<[u32]>, base: u32, messages: usize) -> Self {
-        Self { bytes, sent: 0, ends: Ends::Many { ends, base }, starts_inside: false, messages }
+        Self { ends: Ends::Many { ends, base }, ..Self::one(bytes, messages) }
     }
 
     /// One frame, or several that need not be told apart.
     pub(crate) fn one(bytes: Bytes, messages: usize) -> Self {
-        Self { bytes, sent: 0, ends: Ends::One, starts_inside: false, messages }
+        Self { bytes, sent: 0, ends: Ends::One, starts_inside: false, messages, kind: Kind::Fixed, slack: 0 }
+    }
+
+    /// The rest of a message whose head was taken.
+    pub(crate) fn rest_of_message(bytes: Bytes) -> Self {
+        Self { starts_inside: true, ..Self::one(bytes, 1) }
     }
 
     /// The same piece with its first `sent` bytes taken.
@@ -164,8 +186,13 @@ pub(crate) struct Outbox {
     /// Bytes of the first control frame that were taken; while over 0 nothing may come between.
     control_sent: usize,
     data: VecDeque<Piece>,
+    /// Bytes of everything in it, and those kept free for gaps.
     bytes: usize,
     messages: usize,
+    /// Messages that may be dropped: of rooms with such a policy, not begun.
+    droppable: usize,
+    /// Gaps that may still grow, at most one for each room.
+    gaps: usize,
     /// Bytes of replies among the data, and of control frames: the connection's own doing, bounded by not reading it.
     reply_bytes: usize,
 }
@@ -191,16 +218,12 @@ impl Outbox {
         self.bytes == 0
     }
 
-    /// True when `piece` stays within the bounds.
-    pub(crate) fn fits(&self, piece: &Piece, limits: &OutboxLimits) -> bool {
-        self.bytes + piece.len() <= limits.outbox_bytes_max
-            && self.messages + piece.messages <= limits.outbox_messages_max
-    }
-
-    /// Queues what a room sent. The caller has checked [`Self::fits`] and charged the budget.
+    /// Queues what a room sent. The caller has checked the bounds and charged the budget.
     pub(crate) fn push(&mut self, piece: Piece) {
-        self.bytes += piece.len();
+        self.bytes += piece.len() + piece.slack;
         self.messages += piece.messages;
+        self.droppable += usize::from(piece.is_droppable());
+        self.gaps += usize::from(piece.is_gap());
         self.data.push_back(piece);
     }
 
@@ -281,17 +304,20 @@ impl Outbox {
         slices
     }
 
-    /// Marks `taken` bytes, in the order of [`Self::slices`], as written.
-    pub(crate) fn consume(&mut self, mut taken: usize) {
+    /// Marks `taken` bytes, in the order of [`Self::slices`], as written. Returns how many bytes less are queued: these, and what was
+    /// kept free for gaps that are told now.
+    pub(crate) fn consume(&mut self, mut taken: usize) -> usize {
         debug_assert!(taken <= self.bytes, "more was taken than was queued");
+        let before = self.bytes;
         self.bytes -= taken;
         while taken > 0 {
             match self.front() {
                 Front::Control => taken -= self.consume_control(taken),
                 Front::Data(len) => taken -= self.consume_data(taken.min(len)),
-                Front::Nothing => return,
+                Front::Nothing => break,
             }
         }
+        before - self.bytes
     }
 
     fn consume_control(&mut self, taken: usize) -> usize {
@@ -308,13 +334,19 @@ impl Outbox {
 
     fn consume_data(&mut self, used: usize) -> usize {
         let Some(piece) = self.data.front_mut() else { return used };
+        // What has been begun is finished, whatever its room's policy says.
+        self.droppable -= usize::from(piece.is_droppable());
+        self.gaps -= usize::from(piece.is_gap());
+        let is_reply = piece.messages == 0 && piece.kind.is_fixed();
+        self.bytes -= std::mem::take(&mut piece.slack);
+        piece.kind.fix();
         let before = piece.messages;
         piece.advance(used);
         if piece.len() == 0 {
             piece.messages = 0;
         }
         self.messages -= before - piece.messages;
-        if before == 0 {
+        if is_reply {
             self.reply_bytes = self.reply_bytes.saturating_sub(used);
         }
         if piece.len() == 0 {
@@ -325,140 +357,4 @@ impl Outbox {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    fn piece(frames: &[&str]) -> Piece {
-        let mut bytes = Vec::new();
-        let mut ends = Vec::new();
-        for frame in frames {
-            bytes.extend_from_slice(frame.as_bytes());
-            ends.push(bytes.len() as u32);
-        }
-        Piece::frames(bytes.into(), ends.into(), 0, frames.len())
-    }
-
-    /// Writes the outbox out, at most `step` bytes at a time.
-    fn drain(outbox: &mut Outbox, step: usize) -> String {
-        let mut out = Vec::new();
-        while !outbox.is_empty() {
-            let all: Vec<u8> = outbox.slices().iter().flat_map(|s| s.to_vec()).collect();
-            let n = all.len().min(step);
-            out.extend_from_slice(&all[..n]);
-            outbox.consume(n);
-        }
-        assert_eq!(outbox.queued(), Queued::default());
-        assert_eq!(outbox.reply_bytes(), 0);
-        String::from_utf8(out).expect("test frames are text")
-    }
-
-    #[test]
-    fn data_keeps_its_order_for_any_write_size() {
-        for step in 1..12 {
-            let mut outbox = Outbox::default();
-            outbox.push(piece(&["[aa]", "[bbb]", "[c]"]));
-            outbox.push(piece(&["[dd]"]));
-            outbox.push_reply(Lane::Data, Bytes::from_static(b"[reply]"));
-            assert_eq!(outbox.queued(), Queued { bytes: 23, messages: 4 });
-            assert_eq!(drain(&mut outbox, step), "[aa][bbb][c][dd][reply]");
-        }
-    }
-
-    #[test]
-    fn control_goes_first_but_only_at_a_frame_boundary() {
-        for taken in 0..=12 {
-            for step in 1..10 {
-                let mut outbox = Outbox::default();
-                outbox.push(piece(&["[aa]", "[bbb]", "[c]"]));
-                let all = "[aa][bbb][c]";
-                outbox.consume(taken);
-                outbox.push_reply(Lane::Control, Bytes::from_static(b"<x>"));
-                outbox.push_reply(Lane::Control, Bytes::from_static(b"<y>"));
-                let boundary = [0, 4, 9, 12].into_iter().find(|&b| b >= taken).expect("within");
-                let expected = format!("{}<x><y>{}", &all[taken..boundary], &all[boundary..]);
-                assert_eq!(drain(&mut outbox, step), expected, "taken {taken} step {step}");
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_comes_between_the_parts_of_a_control_frame() {
-        let mut outbox = Outbox::default();
-        outbox.push_reply(Lane::Control, Bytes::from_static(b"<xyz>"));
-        outbox.consume(2);
-        outbox.push(piece(&["[a]"]));
-        outbox.push_reply(Lane::Control, Bytes::from_static(b"<w>"));
-        assert_eq!(drain(&mut outbox, 1), "yz><w>[a]");
-    }
-
-    #[test]
-    fn a_reply_whose_head_is_out_is_finished_first() {
-        let mut outbox = Outbox::default();
-        outbox.push_begun(Bytes::from_static(b"bc>"));
-        outbox.push_reply(Lane::Control, Bytes::from_static(b"<d>"));
-        assert_eq!(drain(&mut outbox, 2), "bc><d>");
-    }
-
-    #[test]
-    fn the_bounds_are_exact() {
-        let limits = OutboxLimits { outbox_bytes_max: 10, outbox_messages_max: 2 };
-        let mut outbox = Outbox::default();
-        assert!(!outbox.fits(&piece(&["01234567890"]), &limits));
-        assert!(!outbox.fits(&piece(&["0", "1", "2"]), &limits));
-        outbox.push(piece(&["0123456789"]));
-        assert!(!outbox.fits(&piece(&["0"]), &limits));
-        outbox.consume(1);
-        assert!(outbox.fits(&piece(&["0"]), &limits));
-        assert_eq!(outbox.queued().messages, 1, "a message counts until its last byte is taken");
-        outbox.consume(9);
-        assert_eq!(outbox.queued(), Queued::default());
-    }
-
-    #[test]
-    fn replacing_keeps_only_the_rest_of_a_frame_that_was_begun() {
-        for (taken, expected) in [(0, "!"), (2, "a]!"), (4, "!"), (6, "bb]!")] {
-            let mut outbox = Outbox::default();
-            outbox.push(piece(&["[aa]", "[bbb]", "[c]"]));
-            outbox.consume(taken);
-            outbox.push_reply(Lane::Control, Bytes::from_static(b"<x>"));
-            outbox.replace_by(Bytes::from_static(b"!"));
-            assert_eq!(outbox.queued().bytes, expected.len());
-            assert_eq!(drain(&mut outbox, 1), expected, "taken {taken}");
-        }
-    }
-
-    #[test]
-    fn a_buffer_that_is_mostly_sent_is_let_go_however_it_was_sent() {
-        let frames: Vec<String> = (0..5_000).map(|n| format!("[{n:04}]")).collect();
-        let refs: Vec<&str> = frames.iter().map(String::as_str).collect();
-        for step in [1, 7, 1_000, 29_999] {
-            let mut outbox = Outbox::default();
-            outbox.push(piece(&refs));
-            while outbox.queued().bytes > step {
-                outbox.consume(step);
-                let left = &outbox.data[0];
-                assert!(left.bytes.len() < COPY_OUT_BYTES || left.bytes.len() <= 2 * left.len(), "step {step}");
-                assert_eq!(outbox.queued().messages, outbox.queued().bytes.div_ceil(6));
-            }
-        }
-    }
-
-    #[test]
-    fn a_small_tail_does_not_keep_a_large_buffer_and_still_knows_its_boundaries() {
-        let frames: Vec<String> = (0..1000).map(|n| format!("[{n:04}]")).collect();
-        let refs: Vec<&str> = frames.iter().map(String::as_str).collect();
-        for sent in [5_990, 5_988, 5_994] {
-            let tail = piece(&refs).after(sent);
-            assert!(tail.bytes.len() <= 12);
-            let mut outbox = Outbox::default();
-            assert_eq!(tail.messages, (6_000 - sent).div_ceil(6));
-            outbox.push(tail);
-            outbox.push_reply(Lane::Control, Bytes::from_static(b"<x>"));
-            let whole = "[0998][0999]";
-            let from = whole.len() - (6_000 - sent);
-            let boundary = from.div_ceil(6) * 6;
-            let expected = format!("{}<x>{}", &whole[from..boundary], &whole[boundary..]);
-            assert_eq!(drain(&mut outbox, 1), expected, "sent {sent}");
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::LaneId;
 use crate::batch::{Batch, VARIANTS_MAX};
+use crate::policy::Rules;
 
 /// One life of a room, unique in the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,7 +89,7 @@ pub(crate) struct Cursor {
 
 /// A room as one shard sees it. Owned by the shard; no lock. It exists while it has members here.
 #[derive(Debug)]
-pub(crate) struct LocalRoom {
+pub(crate) struct LocalRoom<R> {
     pub(crate) id: RoomId,
     pub(crate) members: Vec<Member>,
     pub(crate) census: Census,
@@ -105,9 +106,13 @@ pub(crate) struct LocalRoom {
     pub(crate) coalesce: Duration,
     /// Has an entry among the shard's waits.
     pub(crate) is_waiting: bool,
+    /// What happens to members that do not take everything.
+    pub(crate) rules: Rules,
+    /// What frames about the room have to know of it. Set where it may drop.
+    pub(crate) name: Option<R>,
 }
 
-impl LocalRoom {
+impl<R> LocalRoom<R> {
     pub(crate) fn new(id: RoomId, applied: u64) -> Self {
         Self {
             id,
@@ -120,6 +125,8 @@ impl LocalRoom {
             is_dirty: false,
             coalesce: Duration::ZERO,
             is_waiting: false,
+            rules: Rules::default(),
+            name: None,
         }
     }
 

@@ -13,6 +13,7 @@ struct Said([u8; 128]);
 impl Encode for Said {
     const VARIANTS: u8 = 4;
     type Tools = ();
+    type Room = ();
 
     fn encode(&self, variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
         out.push(variant);

@@ -12,6 +12,7 @@ struct Letter(u8);
 impl Encode for Letter {
     const VARIANTS: u8 = 1;
     type Tools = ();
+    type Room = ();
     fn encode(&self, _variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
         out.push(self.0);
     }

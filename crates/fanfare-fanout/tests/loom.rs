@@ -23,6 +23,7 @@ struct Text(&'static str);
 impl Encode for Text {
     const VARIANTS: u8 = 1;
     type Tools = ();
+    type Room = ();
 
     fn encode(&self, _: u8, (): &mut (), out: &mut Vec<u8>) {
         out.extend_from_slice(self.0.as_bytes());

@@ -18,7 +18,7 @@ mod token;
 pub mod words;
 
 pub use origin::{OriginError, OriginPolicy};
-pub use policy::{Identity, NamespacePolicy, Namespaces, Right, UnknownRight, Verdict};
+pub use policy::{Identity, NamespacePolicy, Namespaces, Right, SlowPolicy, UnknownRight, Verdict};
 pub use rate::Bucket;
 pub use token::{
     Claims, Grant, KeyError, NumericDate, RoomRight, TOKEN_BYTES_MAX, TokenError, TokenKeys, TokenRules, Verified,

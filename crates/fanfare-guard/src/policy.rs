@@ -68,6 +68,20 @@ impl FromStr for Right {
     }
 }
 
+/// What happens to a subscriber that does not take what its room sends fast enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SlowPolicy {
+    /// It is closed.
+    #[default]
+    Evict,
+    /// The oldest messages queued for it are dropped, and it is told how many.
+    DropOldest,
+    /// Only the newest message is queued for it, and it is told how many it did not get.
+    Latest,
+    /// It is closed, and gets what it missed when it comes back.
+    EvictResumable,
+}
+
 /// What holds in the rooms of one namespace. The default is the contract's `[namespaces.default]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NamespacePolicy {
@@ -85,6 +99,8 @@ pub struct NamespacePolicy {
     pub history_bytes_max: usize,
     /// How long each is kept, milliseconds; 0: as long as there is room.
     pub history_ms: u64,
+    /// What happens to subscribers that do not keep up.
+    pub slow: SlowPolicy,
     /// Who comes in is told the last publication.
     pub last_value: bool,
     /// The gateway publishes the time into every occupied room this often, milliseconds; 0: never.

@@ -59,6 +59,13 @@ pub enum CloseReason {
         /// Messages queued.
         messages: usize,
     },
+    /// The same in a room from whose history what is missed can be had.
+    SlowConsumerResumable {
+        /// Bytes queued.
+        bytes: usize,
+        /// Messages queued.
+        messages: usize,
+    },
     /// Queued bytes did not move within the write deadline.
     WriteTimeout {
         /// Bytes queued.
@@ -76,7 +83,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 23] = [
+    pub const LABELS: [&'static str; 24] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -100,6 +107,7 @@ impl CloseReason {
         "token_expired",
         "bad_deflate",
         "rejected",
+        "slow_consumer_resumable",
     ];
 
     /// What each reason means for whoever operates the node and what to do next, in the order of [`Self::LABELS`].
@@ -127,6 +135,7 @@ impl CloseReason {
         "The token's time was over. Mint for longer, or let the client refresh in time.",
         "A compressed message could not be inflated. Look at the client's compression or at a proxy between.",
         "Moderation refused the message, in a dialect that has no other word for it. See docs/moderation.md.",
+        "As slow_consumer, in a room whose history has what it missed: it comes back with `since`, see docs/history.md.",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -156,6 +165,7 @@ impl CloseReason {
             Self::TokenExpired => 20,
             Self::BadDeflate => 21,
             Self::Rejected => 22,
+            Self::SlowConsumerResumable { .. } => 23,
         }
     }
 
@@ -184,8 +194,14 @@ impl CloseReason {
             Self::TooFast => 4429,
             Self::Overloaded => 4500,
             Self::PongTimeout { .. } => 4504,
-            Self::SlowConsumer { .. } | Self::WriteTimeout { .. } => 4508,
+            Self::SlowConsumer { .. } | Self::SlowConsumerResumable { .. } | Self::WriteTimeout { .. } => 4508,
         })
+    }
+
+    /// True when it was closed because it did not take what was sent to it.
+    #[must_use]
+    pub const fn is_eviction(self) -> bool {
+        matches!(self, Self::SlowConsumer { .. } | Self::SlowConsumerResumable { .. } | Self::WriteTimeout { .. })
     }
 
     /// True when what is queued for the client is sent before the close frame; false when it is let go.
@@ -226,6 +242,9 @@ impl CloseReason {
             Self::Overloaded => "node overloaded, come back with back-off".into(),
             Self::PongTimeout { ms } => format!("no pong within {ms} ms").into(),
             Self::SlowConsumer { bytes, messages } => format!("queued {bytes} bytes, {messages} messages").into(),
+            Self::SlowConsumerResumable { bytes, messages } => {
+                format!("queued {bytes} bytes, {messages} messages; come back with since").into()
+            }
             Self::WriteTimeout { bytes, messages } => {
                 format!("write blocked: queued {bytes} bytes, {messages} messages").into()
             }
@@ -266,6 +285,7 @@ mod tests {
             CloseReason::TokenExpired,
             CloseReason::BadDeflate,
             CloseReason::Rejected,
+            CloseReason::SlowConsumerResumable { bytes: usize::MAX, messages: usize::MAX },
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

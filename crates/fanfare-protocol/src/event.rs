@@ -181,6 +181,8 @@ pub enum Event<'a> {
         from: u64,
         /// Number of the last.
         to: u64,
+        /// How many: less than from one to the other where some were not for this client.
+        count: u64,
     },
     /// Reply to `refresh`.
     Refreshed {

@@ -4,9 +4,9 @@ use std::array;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fanfare_fanout::{Encode, LaneId, Receipt, RoomId};
+use fanfare_fanout::{Encode, Gap, LaneId, Receipt, RoomId};
 use fanfare_protocol::wire::Deflater;
-use fanfare_protocol::{RoomEvent, VARIANTS, Variant, WIRE_FORMS, WireForm};
+use fanfare_protocol::{Event, RoomEvent, RoomName, VARIANTS, Variant, WIRE_FORMS, WireForm};
 
 /// A room event as fan-out sees it: something that can be encoded once per wire form.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Said {
     pub event: RoomEvent,
     /// When, on the registry's clock, where it is a publication.
     pub at: Option<Duration>,
+    /// Its number among the room's publications, where it is one.
+    number: Option<u64>,
     deflated: OnceLock<Box<DeflatedFrames>>,
 }
 
@@ -27,7 +29,14 @@ impl Said {
     #[inline]
     #[must_use]
     pub fn new(event: RoomEvent, at: Option<Duration>) -> Self {
-        Self { event, at, deflated: OnceLock::new() }
+        Self { event, at, number: None, deflated: OnceLock::new() }
+    }
+
+    /// The same with its number among the room's publications, which is told where it is not delivered.
+    #[inline]
+    #[must_use]
+    pub fn numbered(self, number: u64) -> Self {
+        Self { number: Some(number), ..self }
     }
 
     /// The frames of a compressed form: compressed once, however many shards send them.
@@ -46,6 +55,7 @@ impl Encode for Said {
     const VARIANTS: u8 = WIRE_FORMS as u8;
 
     type Tools = Deflater;
+    type Room = RoomName;
 
     #[inline]
     fn encode(&self, variant: u8, deflater: &mut Deflater, out: &mut Vec<u8>) {
@@ -66,6 +76,17 @@ impl Encode for Said {
 
     fn is_publication(&self) -> bool {
         matches!(self.event, RoomEvent::Message(..))
+    }
+
+    fn number(&self) -> Option<u64> {
+        self.number
+    }
+
+    fn encode_gap(room: &RoomName, variant: u8, gap: Gap, out: &mut Vec<u8>) {
+        let Gap { from, to, count } = gap;
+        if let Some(form) = WireForm::from_index(variant) {
+            form.encode_event(&Event::Gap { room, from, to, count }, out);
+        }
     }
 
     fn published_at(&self) -> Option<Duration> {

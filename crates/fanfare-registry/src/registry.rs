@@ -322,7 +322,7 @@ impl<O> Registry<O> {
             self.keep(room, &mut state, &published, except, now);
         }
         let event = RoomEvent::Message(room.name().clone(), published);
-        let said = Said::new(event, Some(now));
+        let said = Said::new(event, Some(now)).numbered(state.offset);
         self.push(room.id(), &mut state, &targets, said, except, receipt.as_ref());
         let position = room.position(&state);
         // A room made by publishing is vacant from the start: the next sweep must look at it.

@@ -89,6 +89,7 @@ fn spell(event: &RoomEvent, out: &mut Vec<u8>) {
 impl Encode for Spelled {
     const VARIANTS: u8 = 1;
     type Tools = ();
+    type Room = ();
 
     fn encode(&self, _variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
         spell(&self.0.event, out);
@@ -374,7 +375,7 @@ impl World {
         let mut events = Vec::new();
         self.shards[at].0.take_events(&mut events);
         for event in events {
-            if let LaneEvent::Evicted(lane, _) = event {
+            if let LaneEvent::Evicted(lane, ..) = event {
                 self.totals.evicted += 1;
                 self.disconnect(self.by_lane[&(at, lane.index)]);
             }

@@ -62,6 +62,7 @@ struct Spelled(Arc<Said>);
 impl Encode for Spelled {
     const VARIANTS: u8 = 3;
     type Tools = ();
+    type Room = ();
 
     fn encode(&self, variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
         let user = |user: &Option<UserName>| user.as_ref().map_or(String::new(), ToString::to_string);
@@ -563,7 +564,7 @@ impl World {
         let mut events = Vec::new();
         self.shards[at].0.take_events(&mut events);
         for event in events {
-            let LaneEvent::Evicted(lane, queued) = event else {
+            let LaneEvent::Evicted(lane, queued, _) = event else {
                 assert!(matches!(event, LaneEvent::Blocked(_)), "no connection fails here: {event:?}");
                 continue;
             };

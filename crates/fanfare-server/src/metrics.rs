@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use fanfare_edge::{
     HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText, OBSERVED_LIMITS, VIA_PROXY,
 };
-use fanfare_fanout::LATENCY_BOUNDS_US;
+use fanfare_fanout::{LATENCY_BOUNDS_US, Slow};
 use fanfare_guard::{Cause, words::WordList};
 use fanfare_protocol::CloseReason;
 use prometheus_client::collector::Collector;
@@ -99,8 +99,9 @@ impl Writer<'_> {
         self.counter("received", "Messages received from clients", counters.received.load(Ordering::Relaxed))?;
         let delivered = all_shards(|shard| shard.delivered.load(Ordering::Relaxed));
         self.counter("delivered", "Publications written to or queued for a subscriber", delivered)?;
-        // Every namespace evicts: no policy of this version drops.
-        self.labelled("dropped", "Publications not delivered to a subscriber that stays", "policy", &[("evict", 0)])?;
+        let dropped = |slow: Slow| hub.shard_stats().iter().map(|shard| shard.dropped(slow)).sum();
+        let dropped = Slow::ALL.map(|slow| (slow.label(), dropped(slow)));
+        self.labelled("dropped", "Publications not delivered to a subscriber that stays", "policy", &dropped)?;
         let evicted = all_shards(|shard| shard.evicted.load(Ordering::Relaxed));
         self.counter("evicted", "Connections closed because they could not take what was sent", evicted)?;
         let overloaded = rooms.overloaded.load(Ordering::Relaxed);

@@ -124,7 +124,7 @@ impl ShardLoop {
         self.hub.counters().connections.fetch_sub(1, Ordering::Relaxed);
         let connection = ConnectionId { shard: self.index, lane };
         let (code, text) = (reason.code().0, reason.text());
-        if matches!(reason, CloseReason::SlowConsumer { .. } | CloseReason::WriteTimeout { .. }) {
+        if reason.is_eviction() {
             info!(%connection, reason = reason.label(), code, "connection evicted: {text}");
         } else {
             debug!(%connection, reason = reason.label(), code, "connection ended: {text}");

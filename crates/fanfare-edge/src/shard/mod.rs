@@ -17,6 +17,7 @@ mod read;
 mod recovery;
 mod reload;
 mod rooms;
+mod slow;
 mod sockets;
 mod start;
 mod timers;
@@ -336,9 +337,7 @@ impl ShardLoop {
                         self.arm_by(lane, due);
                     }
                 }
-                LaneEvent::Evicted(lane, queued) => {
-                    self.end(lane, CloseReason::SlowConsumer { bytes: queued.bytes, messages: queued.messages });
-                }
+                LaneEvent::Evicted(lane, queued, slow) => self.end(lane, slow::close_reason(queued, slow)),
                 LaneEvent::Gone(lane) => self.end(lane, CloseReason::ConnectionLost),
             }
             self.fanout.take_events(&mut lane_events);

@@ -252,7 +252,9 @@ impl ShardLoop {
     pub(super) fn linger(&self, reason: CloseReason) -> Duration {
         let heartbeat = &self.settings.heartbeat;
         match reason {
-            CloseReason::SlowConsumer { .. } => heartbeat.close + heartbeat.write,
+            CloseReason::SlowConsumer { .. } | CloseReason::SlowConsumerResumable { .. } => {
+                heartbeat.close + heartbeat.write
+            }
             _ => heartbeat.close,
         }
     }

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use fanfare_fanout::{Lane, LaneId, RoomId};
 use fanfare_guard::Verdict;
@@ -139,7 +138,7 @@ impl ShardLoop {
     pub(super) fn replay(&mut self, lane: LaneId, room: &Arc<Room>, missed: Missed) {
         let Missed { lost, messages, offset, seq } = missed;
         if let Some((from, to)) = lost {
-            self.answer(lane, &Event::Gap { room: room.name(), from, to });
+            self.answer(lane, &Event::Gap { room: room.name(), from, to, count: to + 1 - from });
         }
         let shard = self.index;
         let told = messages.into_iter().filter(|kept| kept.except != Some((shard, lane)));
@@ -150,8 +149,7 @@ impl ShardLoop {
         };
         let is_new = self.fanout.join(lane, room.id(), seq);
         debug_assert!(is_new, "membership is checked before joining");
-        let coalesce_ms = self.hub.policy(room.name()).coalesce_ms;
-        self.fanout.set_coalesce(room.id(), Duration::from_millis(coalesce_ms));
+        self.set_rules(room);
     }
 
     /// Tells one connection what its room said, in its place among the connection's replies. Not compressed: that would be done for

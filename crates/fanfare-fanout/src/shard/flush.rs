@@ -9,7 +9,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::Shard;
-use super::slow::Queueing;
+use super::slow::{Queueing, Source};
 use crate::batch::{Batch, Encode};
 use crate::lane::{LaneState, Subscription};
 use crate::receipt::{Delivery, Receipt};
@@ -190,7 +190,7 @@ impl<P: Encode> Shard<P> {
     pub(super) fn offer_waiting(&mut self, lane: LaneId, subscription: Subscription, sink: &mut impl Sink) {
         let local = &mut self.rooms[subscription.room as usize];
         let from_seq = wants_after(&local.late, lane);
-        let state = &mut self.lanes[lane.index as usize];
+        let source = Source { slot: subscription.room, rules: local.rules };
         let mut queue =
             Queueing { limits: &self.limits, budget: &self.budget, events: &mut self.events, stats: &self.stats };
         let position = subscription.position as usize;
@@ -200,19 +200,19 @@ impl<P: Encode> Shard<P> {
                 _ => true,
             };
             if waits {
-                queue.offer_part(lane, state, batch, from_seq, sink);
+                queue.offer_part(&mut self.lanes, lane, source, batch, from_seq, sink);
             }
         }
     }
 }
 
 /// Members that get other bytes than the rest of their room in this batch: those it leaves out, and those that came late.
-fn specials(local: &LocalRoom, batch: &Batch) -> SmallVec<[LaneId; 8]> {
+fn specials<R>(local: &LocalRoom<R>, batch: &Batch) -> SmallVec<[LaneId; 8]> {
     batch.left_out().chain(local.late.iter().map(|&(lane, _)| lane)).collect()
 }
 
 /// Seals the front batch and marks the members that need special care in it.
-pub(super) fn start_flush<P: Encode>(local: &mut LocalRoom, slot: u32, lanes: &Slab<LaneState>) {
+pub(super) fn start_flush<P: Encode>(local: &mut LocalRoom<P::Room>, slot: u32, lanes: &Slab<LaneState>) {
     local.cursor = Some(Cursor { next: 0, end: local.members.len() });
     if let Some(batch) = local.batches.front_mut() {
         batch.seal::<P>();

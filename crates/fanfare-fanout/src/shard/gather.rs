@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::Shard;
 use super::flush::start_flush;
-use super::slow::Queueing;
+use super::slow::{Extent, Queueing, Source};
 use crate::batch::{Encode, VARIANTS_MAX};
 use crate::lane::End;
 use crate::room::wants_after;
@@ -96,6 +96,7 @@ impl<P: Encode> Shard<P> {
         };
         let mut stop = cursor.end.min(cursor.next.saturating_add(members_max));
         let mut is_interrupted = false;
+        let source = Source { slot, rules: local.rules };
         let mut queue =
             Queueing { limits: &self.limits, budget: &self.budget, events: &mut self.events, stats: &self.stats };
         for (offset, member) in local.members[cursor.next..stop].iter().enumerate() {
@@ -108,11 +109,10 @@ impl<P: Encode> Shard<P> {
             let lane = LaneId { index: member.lane, generation: state.generation };
             if member.special {
                 let from_seq = wants_after(&local.late, lane);
-                queue.offer_part(lane, state, batch, from_seq, sink);
+                queue.offer_part(&mut self.lanes, lane, source, batch, from_seq, sink);
             } else if state.outbox.is_some() || state.end != End::Open {
                 if state.end.counts() {
-                    let is_queued = queue.push(lane, state, batch.whole_piece(member.variant));
-                    batch.count_whole(is_queued);
+                    queue.queue(&mut self.lanes, lane, source, batch, &Extent::Whole, 0);
                 }
             } else {
                 state.round = self.round.number;
@@ -161,14 +161,16 @@ impl<P: Encode> Shard<P> {
         for segment in &round.segments {
             let lanes = from..segment.end as usize;
             from = lanes.end;
-            let Some(batch) = self.rooms[segment.slot as usize].batches.front_mut() else { continue };
+            let local = &mut self.rooms[segment.slot as usize];
+            let source = Source { slot: segment.slot, rules: local.rules };
+            let Some(batch) = local.batches.front_mut() else { continue };
             let len = batch.whole(segment.variant).len();
             let mut taken_whole = 0;
             for (&index, &outcome) in round.lanes[lanes.clone()].iter().zip(&round.outcomes[lanes]) {
                 if outcome == Outcome::Taken(len) {
                     taken_whole += 1;
                 } else {
-                    queue.after_offer(index, &mut self.lanes[index as usize], outcome, batch, segment.variant);
+                    queue.after_offer(&mut self.lanes, index, source, outcome, batch);
                 }
             }
             batch.count_delivered(taken_whole);

@@ -15,10 +15,11 @@ use smallvec::SmallVec;
 
 use crate::batch::{Batch, Encode, VARIANTS_MAX};
 use crate::lane::{End, LaneState, Subscription};
-use crate::outbox::Outbox;
+use crate::outbox::{Droppable, Outbox};
+use crate::policy::Rules;
 use crate::room::{ByRoomId, LocalRoom, Member};
-use crate::sync::atomic::AtomicU64;
-use crate::{Budget, LaneId, Latencies, OutboxLimits, Queued, RoomId, Sink};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::{Budget, Gap, LaneId, Latencies, OutboxLimits, Queued, RoomId, Sink, Slow};
 
 pub use self::flush::FlushQuota;
 use self::gather::Round;
@@ -29,8 +30,9 @@ pub use self::reply::Progress;
 pub enum LaneEvent {
     /// Something is queued from now on: watch the write deadline.
     Blocked(LaneId),
-    /// It could not take what a room sent within its bounds. Nothing more is queued; close it and say so.
-    Evicted(LaneId, Queued),
+    /// It could not take what a room with this policy sent within its bounds, or its own replies. Nothing more is queued; close it and
+    /// say so.
+    Evicted(LaneId, Queued, Slow),
     /// Its socket failed.
     Gone(LaneId),
 }
@@ -42,8 +44,27 @@ pub struct ShardStats {
     pub delivered: AtomicU64,
     /// Lanes evicted.
     pub evicted: AtomicU64,
+    /// Publications times members that were to get them and did not, by the policy of [`Slow::DropOldest`] and of [`Slow::Latest`]: at once
+    /// or after they had been queued.
+    pub dropped: [AtomicU64; 2],
     /// Time from a publication to the end of its flush on this shard.
     pub publish_to_write: Latencies,
+}
+
+impl ShardStats {
+    fn count_dropped(&self, message: &Droppable) {
+        self.dropped[usize::from(message.is_latest)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Publications times members that did not get them, by this policy.
+    #[must_use]
+    pub fn dropped(&self, slow: Slow) -> u64 {
+        match slow {
+            Slow::DropOldest => self.dropped[0].load(Ordering::Relaxed),
+            Slow::Latest => self.dropped[1].load(Ordering::Relaxed),
+            Slow::Evict | Slow::EvictResumable => 0,
+        }
+    }
 }
 
 /// What a flush finished; release it at the intake.
@@ -60,7 +81,7 @@ pub struct Released {
 pub struct Shard<P: Encode> {
     lanes: Slab<LaneState>,
     generation: u32,
-    rooms: Slab<LocalRoom>,
+    rooms: Slab<LocalRoom<P::Room>>,
     by_id: ByRoomId<u32>,
     /// Rooms with something to flush, each once.
     dirty: VecDeque<u32>,
@@ -251,6 +272,23 @@ impl<P: Encode> Shard<P> {
         }
     }
 
+    /// Says what happens to members of a room here that do not take what it sends fast enough. `name` is what a gap's frame has to know.
+    pub fn set_slow(&mut self, room: RoomId, slow: Slow, name: P::Room) {
+        let Some(&slot) = self.by_id.get(&room) else { return };
+        let local = &mut self.rooms[slot as usize];
+        local.rules = Rules { slow, ..Rules::default() };
+        if slow.drops() {
+            for variant in 0..P::VARIANTS {
+                let mut frame = Vec::new();
+                P::encode_gap(&name, variant, Gap::LONGEST, &mut frame);
+                let bytes = u16::try_from(frame.len()).expect("no frame of a gap is longer than 65,535 bytes");
+                local.rules.gap_bytes = local.rules.gap_bytes.max(bytes);
+                local.rules.tells_gaps |= u16::from(bytes > 0) << variant;
+            }
+        }
+        local.name = Some(name);
+    }
+
     /// Tells the time: once a turn is enough.
     pub fn tell_time(&mut self, now: Duration) {
         self.now = now;
@@ -300,6 +338,7 @@ impl<P: Encode> Shard<P> {
     }
 
     fn remove_member(&mut self, lane: LaneId, subscription: Subscription) {
+        self.settle_gap(lane, subscription.room);
         let subscriptions = &mut self.lanes[lane.index as usize].subscriptions;
         if let Some(place) = subscriptions.iter().position(|s| s.room == subscription.room) {
             subscriptions.swap_remove(place);

@@ -1,12 +1,15 @@
 //! What is for one lane alone: replies, last words, and the rest of what it did not take.
 
 use bytes::Bytes;
+use slab::Slab;
 
 use super::slow::Queueing;
 use super::{LaneEvent, Shard};
 use crate::batch::Encode;
 use crate::lane::End;
-use crate::{Lane, LaneId, Outcome, Queued, Sink};
+use crate::policy::Gap;
+use crate::room::LocalRoom;
+use crate::{Lane, LaneId, Outcome, Queued, Sink, Slow};
 
 /// What became of a queue when its lane could take bytes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +44,7 @@ impl<P: Encode> Shard<P> {
         let reply_bytes = state.outbox.as_ref().map_or(0, |outbox| outbox.reply_bytes());
         let rest = Bytes::copy_from_slice(&frames[sent..]);
         if reply_bytes + rest.len() > self.reply_bytes_max || !queue.budget.charge(rest.len()) {
-            return queue.evict(lane, state, queued, (sent > 0).then_some(rest));
+            return queue.evict(lane, state, Slow::Evict, queued, (sent > 0).then_some(rest));
         }
         if state.outbox.is_none() {
             queue.events.push(LaneEvent::Blocked(lane));
@@ -104,13 +107,13 @@ impl<P: Encode> Shard<P> {
         let state = &mut self.lanes[lane.index as usize];
         let Some(outbox) = &mut state.outbox else { return progress };
         while !outbox.is_empty() {
+            outbox.tell_gaps(gap_frames::<P>(&self.rooms, state.variant));
             let slices = outbox.slices();
             let offered: usize = slices.iter().map(|s| s.len()).sum();
             match sink.send_vectored(lane.index, &slices) {
                 Outcome::Taken(taken) => {
                     drop(slices);
-                    outbox.consume(taken);
-                    self.budget.release(taken);
+                    self.budget.release(outbox.consume(taken));
                     progress.taken += taken;
                     if taken < offered {
                         progress.is_empty = false;
@@ -129,5 +132,22 @@ impl<P: Encode> Shard<P> {
         }
         state.outbox = None;
         progress
+    }
+
+    /// A lane is about to leave a room: what is queued of it stays.
+    pub(super) fn settle_gap(&mut self, lane: LaneId, room: u32) {
+        let state = &mut self.lanes[lane.index as usize];
+        if let Some(outbox) = &mut state.outbox {
+            self.budget.release(outbox.settle(room, gap_frames::<P>(&self.rooms, state.variant)));
+        }
+    }
+}
+
+/// Appends the frames of gaps.
+fn gap_frames<P: Encode>(rooms: &Slab<LocalRoom<P::Room>>, variant: u8) -> impl FnMut(u32, Gap, &mut Vec<u8>) {
+    move |room, gap, out| {
+        // A lane is a member of the room as long as a gap of it may grow, and a room that drops was told its name.
+        let name = rooms.get(room as usize).and_then(|local| local.name.as_ref());
+        P::encode_gap(name.expect("a room that drops has a name"), variant, gap, out);
     }
 }

@@ -80,11 +80,11 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
                 fields.id(id);
             });
         }
-        Event::Gap { room, from, to } => object("gap", object_length(Some(room)) + 64, out, |fields| {
+        Event::Gap { room, from, to, count } => object("gap", object_length(Some(room)) + 64, out, |fields| {
             fields.room(named, room);
             fields.number("from", from);
             fields.number("to", to);
-            fields.number("count", to + 1 - from);
+            fields.number("count", count);
         }),
         Event::Refreshed { expires_in, id } => object("refreshed", 64, out, |fields| {
             if let Some(expires_in) = expires_in {

@@ -56,6 +56,16 @@ impl Variant {
         }
     }
 
+    /// Appends what one client is told to `out` as one WebSocket frame; appends nothing where the dialect has no word for it.
+    pub fn encode_event(self, event: &Event<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::JsonRoom => Dialect::Json.encode_event(event, false, out),
+            Self::JsonRooms => Dialect::Json.encode_event(event, true, out),
+            Self::Text => Dialect::Text.encode_event(event, false, out),
+            Self::TextJoined => Dialect::TextJoined.encode_event(event, false, out),
+        }
+    }
+
     /// For [`Variant::TextJoined`] and two or more frames: the same messages, runs of text joined by newlines into one frame
     /// each. `frames` holds whole frames as [`Variant::encode`] wrote them. `None` where nothing is to be joined.
     #[must_use]
@@ -120,6 +130,11 @@ impl WireForm {
             None => self.variant.encode(event, out),
             Some(window) => deflater.frames(window, out, |plain| self.variant.encode(event, plain)),
         }
+    }
+
+    /// See [`Variant::encode_event`]. What is for one client alone is not compressed.
+    pub fn encode_event(self, event: &Event<'_>, out: &mut Vec<u8>) {
+        self.variant.encode_event(event, out);
     }
 
     /// See [`Variant::join`].

@@ -204,7 +204,7 @@ fn history_in_json() {
     let empty = HistoryPage { messages: vec![], position: Position { epoch: 0, offset: 0 }, recovered: None };
     assert_eq!(empty.to_json(), br#"{"messages":[],"epoch":"0000000000000000","offset":0}"#);
     check_event(
-        &Event::Gap { room: &lobby, from: 4, to: 6 },
+        &Event::Gap { room: &lobby, from: 4, to: 6, count: 3 },
         r#"{"name":"gap","from":4,"to":6,"count":3}"#,
         r#"{"name":"gap","room":"lobby","from":4,"to":6,"count":3}"#,
     );

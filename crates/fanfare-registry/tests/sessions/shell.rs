@@ -508,7 +508,7 @@ impl World {
                         self.connections[n].as_mut().expect("it is there").moved = Some(now);
                     }
                 }
-                LaneEvent::Evicted(lane, queued) => {
+                LaneEvent::Evicted(lane, queued, _) => {
                     let (bytes, messages) = (queued.bytes, queued.messages);
                     self.totals.evicted += 1;
                     if let Some(n) = self.client_of(shard, lane) {

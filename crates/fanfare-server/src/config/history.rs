@@ -1,6 +1,6 @@
 //! What the keys of histories mean together: with the longest message, and with the machine's memory.
 
-use fanfare_guard::NamespacePolicy;
+use fanfare_guard::{NamespacePolicy, SlowPolicy};
 use fanfare_registry::KEPT_OVERHEAD_BYTES;
 
 use super::ceiling::Term;
@@ -33,6 +33,25 @@ pub(super) fn too_small(raw: &Raw, config: &Config, problems: &mut Vec<Problem>)
         let own = raw.namespaces.get(name).map(|rules| &rules.history_bytes_max).filter(|own| own.is_given());
         let blamed = later(own.unwrap_or(fallback), &raw.limits.message_bytes_max);
         complain(&key_path(&namespace_path(name), "history_bytes_max"), policy.history_bytes_max, blamed);
+    }
+}
+
+/// Who is closed to come back must find what it missed.
+pub(super) fn not_resumable(raw: &Raw, config: &Config, problems: &mut Vec<Problem>) {
+    let is_lost = |policy: &NamespacePolicy| policy.slow == SlowPolicy::EvictResumable && policy.history_size == 0;
+    let fallback = &raw.namespaces[DEFAULT_NAMESPACE];
+    for (name, _) in config.namespaces.iter().filter(|(_, policy)| is_lost(policy)) {
+        let own = raw.namespaces.get(name).unwrap_or(fallback);
+        let slow = if own.slow.is_given() { &own.slow } else { &fallback.slow };
+        let size = if own.history_size.is_given() { &own.history_size } else { &fallback.history_size };
+        let path = |key| key_path(&namespace_path(name), key);
+        let text = format!(
+            "`{} = \"evict_resumable\"` closes clients so that they come back for what they missed, but `{}` is 0: keep \
+             at least 1 message, or choose \"evict\"",
+            path("slow"),
+            path("history_size")
+        );
+        problems.push(Problem { origin: Some(later(slow, size)), text });
     }
 }
 

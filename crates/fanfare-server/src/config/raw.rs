@@ -373,7 +373,9 @@ section! {
         join_leave: bool = false,
         /// Time a message may wait for others to be sent along with it, milliseconds. 0: none.
         coalesce_ms: u64 = 0,
-        /// What happens to a subscriber whose outbox is full.
+        /// What happens to a subscriber whose outbox is full: its connection is closed (4508); the oldest messages queued for it are
+        /// dropped and announced as a gap; only the newest of a room is ever queued, and a gap tells what it replaced; or it is closed
+        /// to come back for what it missed, which needs `history_size`. Text clients, who cannot be told of a gap, are closed.
         slow: Slow = Slow::Evict,
         /// Interval at which the node publishes the time into every occupied room, milliseconds. 0: never.
         ticker_ms: u64 = 0,

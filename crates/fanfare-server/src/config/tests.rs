@@ -321,7 +321,6 @@ fn features_that_are_not_built_are_refused() {
     refused("engine", "url", r#""redis://x""#, r#""""#);
     refused("auth", "jwks_url", r#""https://x""#, r#""""#);
     for table in ["namespaces.default", "namespaces.chat"] {
-        refused(table, "slow", r#""latest""#, r#""evict""#);
         refused(table, "inbox_size", "1", "0");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fanfare_edge::ProxySettings;
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
-use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, TokenKeys, TokenRules};
+use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, SlowPolicy, TokenKeys, TokenRules};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -178,13 +178,8 @@ impl Config {
 
 /// Keys whose feature is not in this version: any value but the default is refused, so that nobody relies on a
 /// promise that is not kept. `*` stands for any namespace. Whoever builds the feature deletes the row.
-pub(super) const UNAVAILABLE: &[(&str, &str)] = &[
-    ("auth", "jwks_url"),
-    ("namespaces.*", "slow"),
-    ("namespaces.*", "inbox_size"),
-    ("engine", "kind"),
-    ("engine", "url"),
-];
+pub(super) const UNAVAILABLE: &[(&str, &str)] =
+    &[("auth", "jwks_url"), ("namespaces.*", "inbox_size"), ("engine", "kind"), ("engine", "url")];
 
 /// Whether any value but the default of this key is refused.
 pub(super) fn is_unavailable(section: &str, key: &str) -> bool {
@@ -397,6 +392,7 @@ impl Check {
                 given(&rules.history_ms, &fallback.history_ms),
                 0..=HISTORY_MS_MAX,
             ),
+            slow: slow(given(&rules.slow, &fallback.slow).value),
             last_value: given(&rules.history_size, &fallback.history_size).value == 1
                 && given(&rules.slow, &fallback.slow).value == raw::Slow::Latest,
             ticker_ms: self.number(&path("ticker_ms"), ticker, 0..=24 * HOUR_MS),
@@ -410,6 +406,7 @@ impl Check {
     fn relations(&mut self, raw: &Raw, config: &Config) {
         moderation::filters_without_files(raw, &mut self.problems);
         history::too_small(raw, config, &mut self.problems);
+        history::not_resumable(raw, config, &mut self.problems);
         let limits = &raw.limits;
         let message = limits.message_bytes_max.value;
         let needed = message + OUTBOX_OVERHEAD_BYTES;
@@ -598,6 +595,15 @@ fn right(who: Who) -> Right {
         Who::User => Right::User,
         Who::Token => Right::Token,
         Who::Nobody => Right::Nobody,
+    }
+}
+
+fn slow(policy: raw::Slow) -> SlowPolicy {
+    match policy {
+        raw::Slow::Evict => SlowPolicy::Evict,
+        raw::Slow::DropOldest => SlowPolicy::DropOldest,
+        raw::Slow::Latest => SlowPolicy::Latest,
+        raw::Slow::EvictResumable => SlowPolicy::EvictResumable,
     }
 }
 

@@ -18,6 +18,7 @@ mod leaks;
 mod limits;
 mod metrics;
 mod moderation;
+mod policies;
 mod process;
 mod proxies;
 mod races;

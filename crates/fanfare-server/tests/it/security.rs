@@ -108,6 +108,7 @@ fn reasons() -> Vec<CloseReason> {
         CloseReason::Overloaded,
         CloseReason::PongTimeout { ms: 0 },
         CloseReason::SlowConsumer { bytes: 0, messages: 0 },
+        CloseReason::SlowConsumerResumable { bytes: 0, messages: 0 },
         CloseReason::WriteTimeout { bytes: 0, messages: 0 },
         CloseReason::TooFast,
         CloseReason::Rejected,
