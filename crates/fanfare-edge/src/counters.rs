@@ -27,6 +27,19 @@ pub(crate) enum Via {
     Unknown = 5,
 }
 
+/// Labels of [`Counters::tls`].
+pub const TLS_RESULTS: [&str; 3] = ["accepted", "failed", "not_tls"];
+
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TlsHandshake {
+    Accepted = 0,
+    /// Broken off, by either side or by time.
+    Failed = 1,
+    /// Something else was spoken.
+    NotTls = 2,
+}
+
 /// How a WebSocket handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handshake {
@@ -54,6 +67,8 @@ pub struct Counters {
     pub accept_errors: AtomicU64,
     /// Sockets refused at the door.
     pub shed: AtomicU64,
+    /// TLS handshakes by result, in the order of [`TLS_RESULTS`].
+    pub tls: [AtomicU64; TLS_RESULTS.len()],
     /// What proxies said, in the order of [`VIA_PROXY`].
     pub via: [AtomicU64; VIA_PROXY.len()],
 }
@@ -61,6 +76,10 @@ pub struct Counters {
 impl Counters {
     pub(crate) fn handshake(&self, result: Handshake) {
         self.handshakes[result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn tls(&self, result: TlsHandshake) {
+        self.tls[result as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn via(&self, said: Via) {
@@ -86,6 +105,11 @@ mod tests {
             (Handshake::Failed, "failed"),
         ] {
             assert_eq!(HANDSHAKE_RESULTS[result as usize], label);
+        }
+        for (result, label) in
+            [(TlsHandshake::Accepted, "accepted"), (TlsHandshake::Failed, "failed"), (TlsHandshake::NotTls, "not_tls")]
+        {
+            assert_eq!(TLS_RESULTS[result as usize], label);
         }
         for (said, label) in [
             (Via::Named, "named"),

@@ -64,6 +64,7 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
             let served = match stream {
                 Stream::Tcp(stream) => builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service).await,
                 Stream::Unix(stream) => builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service).await,
+                Stream::Tls(stream) => builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service).await,
             };
             if let Err(error) = served {
                 debug!(%error, "an admin connection ended");
@@ -120,6 +121,9 @@ pub(crate) async fn serve_client(context: Rc<ClientContext>, stream: Stream, ear
             builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades().await
         }
         Stream::Unix(stream) => {
+            builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades().await
+        }
+        Stream::Tls(stream) => {
             builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades().await
         }
     };
@@ -224,6 +228,7 @@ pub(crate) async fn refuse(stream: Stream, problem: Problem) {
         match stream {
             Stream::Tcp(stream) => say_and_drain(stream, &words).await,
             Stream::Unix(stream) => say_and_drain(stream, &words).await,
+            Stream::Tls(stream) => say_and_drain(stream, &words).await,
         }
     };
     // Whether the refusal was read is the peer's affair.

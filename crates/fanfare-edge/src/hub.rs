@@ -110,6 +110,18 @@ impl Hub {
         self.settings_version.fetch_add(1, Ordering::Release);
     }
 
+    /// Looks for another certificate where the present one came from, and shows it to those who come from here on. `false`: there is none.
+    /// Open connections go on as they are.
+    ///
+    /// # Errors
+    /// Why what is there cannot be used; nothing has changed then.
+    pub fn reload_certificates(&self) -> Result<bool, String> {
+        let Some(tls) = self.settings().tls.clone() else { return Ok(false) };
+        let Some(renewed) = (tls.renew)()? else { return Ok(false) };
+        self.settings.rcu(|settings| Settings { tls: Some(renewed.clone()), ..Settings::clone(settings) });
+        Ok(true)
+    }
+
     /// Rooms.
     #[must_use]
     pub fn registry(&self) -> &Registry<Order> {

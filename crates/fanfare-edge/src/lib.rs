@@ -32,12 +32,14 @@ mod query;
 mod settings;
 mod shard;
 mod source;
+mod tls;
+mod tls_stream;
 mod token;
 mod trusted;
 mod upgrade;
 
 pub use address::Address;
-pub use counters::{Counters, HANDSHAKE_RESULTS, VIA_PROXY};
+pub use counters::{Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
 pub use drain::Drain;
 pub use forwarded::ForwardedHeader;
 pub use hub::{Hub, MetricsPage, MetricsText};
@@ -48,6 +50,7 @@ pub use settings::{
     ApiSettings, CompressionSettings, DrainSettings, Page, ProxyProtocol, ProxySettings, Script, SendPath, Settings,
 };
 pub use shard::{Order, ShardHandle, start_shards};
+pub use tls::{Renewal, TlsTerms};
 pub use trusted::Trusted;
 
 /// Serves the admin listener until accepting stops. Runs on a runtime of its own, away from the shards.

@@ -12,6 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::Address;
+use crate::tls::Bare;
+use crate::tls_stream::TlsStream;
 
 /// Connections the kernel may hold for us before we accept them.
 const BACKLOG: i32 = 4_096;
@@ -256,10 +258,12 @@ impl Transport {
     ///
     /// # Errors
     /// What the runtime's poll set says.
-    pub(crate) fn stream(self, socket: OwnedFd) -> io::Result<Stream> {
-        Ok(match self {
-            Self::Tcp => Stream::Tcp(TcpStream::from_std(socket.into())?),
-            Self::Unix => Stream::Unix(UnixStream::from_std(socket.into())?),
+    pub(crate) fn stream(self, Bare { socket, tls }: Bare) -> io::Result<Stream> {
+        Ok(match (self, tls) {
+            (Self::Tcp, Some(tls)) => Stream::Tls(TlsStream::new(TcpStream::from_std(socket.into())?, tls)),
+            (Self::Tcp, None) => Stream::Tcp(TcpStream::from_std(socket.into())?),
+            (Self::Unix, None) => Stream::Unix(UnixStream::from_std(socket.into())?),
+            (Self::Unix, Some(_)) => return Err(io::Error::other("TLS is spoken over TCP only")),
         })
     }
 }
@@ -282,6 +286,7 @@ enum AcceptorInner {
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(TlsStream),
 }
 
 /// Pause after an error of `accept` (no descriptors left): long enough not to spin, short enough not to be noticed.

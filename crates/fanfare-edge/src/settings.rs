@@ -12,7 +12,7 @@ use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::RegistryLimits;
 
 use crate::gate::GateLimits;
-use crate::{ForwardedHeader, Trusted};
+use crate::{ForwardedHeader, TlsTerms, Trusted};
 
 /// How frames reach the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub struct Settings {
     pub script: Script,
     /// Proxies before this node.
     pub proxy: ProxySettings,
+    /// TLS on the client listener; `None`: it speaks plain HTTP.
+    pub tls: Option<TlsTerms>,
     /// The HTTP API.
     pub api: ApiSettings,
     /// Closed connections that are remembered.
@@ -131,6 +133,7 @@ impl Settings {
             connections_per_ip_max: new.connections_per_ip_max,
             handshake: new.handshake,
             proxy: new.proxy.clone(),
+            tls: new.tls.clone(),
             header_bytes_max: new.header_bytes_max,
             headers_max: new.headers_max,
             messages_per_second_max: new.messages_per_second_max,

@@ -2,7 +2,6 @@
 //! requests that hyper has read. [`answer`] is for the latter: once the handshake is done the bare socket goes to the shard.
 
 use std::borrow::Cow;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -20,6 +19,7 @@ use hyper::header::{
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use sha1::{Digest, Sha1};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tracing::debug;
 
@@ -33,6 +33,8 @@ use crate::listener::{bare_tcp, bare_unix};
 use crate::problem::{Answer, Problem, method_not_allowed};
 use crate::settings::CompressionSettings;
 use crate::shard::{Adopted, Order};
+use crate::tls::Bare;
+use crate::tls_stream::TlsStream;
 
 /// A handshake that is let in: what is said first, and who comes. Otherwise how it is counted, if it was one, and why not.
 pub(crate) type Considered = Result<(Switching, Admission), (Option<Handshake>, Problem)>;
@@ -156,20 +158,27 @@ fn hand_over(context: &ClientContext, upgraded: Upgraded, admission: Admission, 
 }
 
 /// The socket, and what has been read of it: by hyper, and before hyper.
-fn bare_socket(upgraded: Upgraded) -> Option<(OwnedFd, Bytes)> {
-    let (socket, read, unread) = match upgraded.downcast::<HttpStream<TcpStream>>() {
-        Ok(parts) => {
-            let (unread, stream) = parts.io.into_inner().into_inner().into_parts();
-            (bare_tcp(stream).ok()?, parts.read_buf, unread)
-        }
-        Err(upgraded) => {
-            let parts = upgraded.downcast::<HttpStream<UnixStream>>().ok()?;
-            let (unread, stream) = parts.io.into_inner().into_inner().into_parts();
-            (bare_unix(stream).ok()?, parts.read_buf, unread)
-        }
+fn bare_socket(upgraded: Upgraded) -> Option<(Bare, Bytes)> {
+    let upgraded = match take_out::<TcpStream>(upgraded) {
+        Ok((stream, read)) => return Some((Bare { socket: bare_tcp(stream).ok()?, tls: None }, read)),
+        Err(upgraded) => upgraded,
     };
-    let leftover = if unread.is_empty() { read } else { [read, unread].concat().into() };
-    Some((socket, leftover))
+    let upgraded = match take_out::<TlsStream>(upgraded) {
+        Ok((stream, read)) => {
+            let (stream, tls) = stream.into_parts();
+            return Some((Bare { socket: bare_tcp(stream).ok()?, tls: Some(tls) }, read));
+        }
+        Err(upgraded) => upgraded,
+    };
+    let (stream, read) = take_out::<UnixStream>(upgraded).ok()?;
+    Some((Bare { socket: bare_unix(stream).ok()?, tls: None }, read))
+}
+
+fn take_out<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(upgraded: Upgraded) -> Result<(S, Bytes), Upgraded> {
+    let parts = upgraded.downcast::<HttpStream<S>>()?;
+    let (unread, stream) = parts.io.into_inner().into_inner().into_parts();
+    let read = if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
+    Ok((stream, read))
 }
 
 /// Checks the request itself; answers with the value of `Sec-WebSocket-Accept`.

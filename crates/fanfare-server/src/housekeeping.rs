@@ -8,11 +8,12 @@ use fanfare_edge::Hub;
 use fanfare_protocol::Payload;
 use fanfare_registry::Draft;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 /// Starts the timers on the runtime of whoever calls. They end with it.
 pub(crate) fn start(hub: &Arc<Hub>, reap: Duration) {
     tokio::task::spawn_local(reap_rooms(hub.clone(), reap));
+    tokio::task::spawn_local(renew_certificate(hub.clone()));
     let mut periods: Vec<u64> =
         hub.settings().namespaces.iter().map(|(_, policy)| policy.ticker_ms).filter(|&ms| ms > 0).collect();
     periods.sort_unstable();
@@ -32,6 +33,24 @@ async fn reap_rooms(hub: Arc<Hub>, period: Duration) {
         let reaped = hub.registry().reap() + hub.registry().expire(hub.now());
         if reaped > 0 {
             debug!(reaped, "vacant rooms reaped");
+        }
+    }
+}
+
+/// How often a new certificate is looked for.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(60);
+
+/// Shows a new certificate once there is one. Reading two small files holds nobody up: clients are on other threads.
+async fn renew_certificate(hub: Arc<Hub>) {
+    let mut looks = interval(RENEWAL_PERIOD);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks.tick().await;
+    loop {
+        looks.tick().await;
+        match hub.reload_certificates() {
+            Ok(true) => info!("a new certificate is shown from here on"),
+            Ok(false) => {}
+            Err(reason) => warn!("the certificate is not replaced: {reason}"),
         }
     }
 }

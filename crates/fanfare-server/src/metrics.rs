@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
 use fanfare_edge::{
-    HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText, OBSERVED_LIMITS, VIA_PROXY,
+    HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText, OBSERVED_LIMITS, TLS_RESULTS,
+    VIA_PROXY,
 };
 use fanfare_fanout::{LATENCY_BOUNDS_US, Slow};
 use fanfare_guard::{Cause, words::WordList};
@@ -120,6 +121,7 @@ impl Writer<'_> {
         let would_reject: Vec<_> = OBSERVED_LIMITS.into_iter().zip(would_reject).collect();
         let help = "Let pass although beyond a limit, because limits.mode is observe";
         self.labelled("would_reject", help, "limit", &would_reject)?;
+        self.tls(hub)?;
         let via = counters.via.iter().map(|count| count.load(Ordering::Relaxed));
         let via: Vec<_> = VIA_PROXY.into_iter().zip(via).collect();
         self.labelled("via_proxy", "What proxies said of their clients, or did not", "result", &via)?;
@@ -133,6 +135,15 @@ impl Writer<'_> {
         self.moderation(hub)?;
         self.gauge("ready", "1 until the node leaves service", i64::from(!hub.drain().has_begun()))?;
         self.build_info(hub.settings().send_path.as_str())
+    }
+
+    fn tls(&mut self, hub: &Hub) -> fmt::Result {
+        let handshakes = hub.counters().tls.iter().map(|count| count.load(Ordering::Relaxed));
+        let handshakes: Vec<_> = TLS_RESULTS.into_iter().zip(handshakes).collect();
+        self.labelled("tls_handshakes", "TLS handshakes, by result", "result", &handshakes)?;
+        let not_after = hub.settings().tls.as_ref().map(|tls| tls.not_after);
+        let help = "When the certificate that is shown expires, seconds since 1970; there where TLS is on";
+        not_after.map_or(Ok(()), |not_after| self.gauge("tls_certificate_expiry_timestamp_seconds", help, not_after))
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {

@@ -224,6 +224,7 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         observes: limits.observes,
         send_path,
         proxy: config.proxy.clone(),
+        tls: config.tls.clone(),
         give_back: fanfare_alloc::give_back,
         echo: config.diagnostics.echo,
         page: config.diagnostics.page.then(page::page),

@@ -96,7 +96,7 @@ impl ShardLoop {
     /// Our close frame is out: once the peer's has come too there is nothing to wait for. A peer that is not listened to any more
     /// sees the end of our side at once.
     pub(super) fn after_last_words(&mut self, lane: LaneId) {
-        if self.fanout.queued(lane).bytes > 0 {
+        if self.fanout.queued(lane).bytes > 0 || self.sockets.has_pending(lane.index) {
             return;
         }
         match self.connection(lane).map(|connection| connection.phase) {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,9 +18,8 @@ use tracing::warn;
 use super::ShardLoop;
 use super::newcomers::{Awaits, Newcomer};
 use super::orders::wire_form;
-use super::sockets::Received;
 use crate::admission::{Admission, Door};
-use crate::counters::{Handshake, Via};
+use crate::counters::{Handshake, TlsHandshake, Via};
 use crate::gate::{Permit, Refused};
 use crate::head::Head;
 use crate::http::{self, ClientContext};
@@ -29,6 +28,7 @@ use crate::problem::Problem;
 use crate::proxied::{self, Named, Proxied};
 use crate::settings::ProxyProtocol;
 use crate::source::Source;
+use crate::tls::{Bare, HANDSHAKE_RECORD, Received};
 use crate::upgrade::{self, Switching};
 
 /// Sockets accepted in one turn: a crowd at the door holds up those inside for so long at most.
@@ -113,9 +113,10 @@ impl ShardLoop {
                 self.hub.counters().via(Via::Untrusted);
                 let detail = "only trusted proxies may connect here";
                 let problem = Problem::new(StatusCode::FORBIDDEN, "proxy_untrusted", detail);
-                self.serve_apart(socket, |stream| http::refuse(stream, problem));
+                self.serve_apart(Bare { socket, tls: None }, |stream| http::refuse(stream, problem));
                 return;
             }
+            ProxyProtocol::Optional | ProxyProtocol::Off if settings.tls.is_some() => Awaits::Tls,
             ProxyProtocol::Optional | ProxyProtocol::Off => Awaits::Head,
         };
         match self.hub.gate().enter(source.countable()) {
@@ -125,6 +126,7 @@ impl ShardLoop {
     }
 
     fn shed(&self, socket: OwnedFd, refused: Refused) {
+        let socket = Bare { socket, tls: None };
         self.hub.counters().shed.fetch_add(1, Ordering::Relaxed);
         self.serve_apart(socket, |stream| http::refuse(stream, refused.problem()));
     }
@@ -137,7 +139,7 @@ impl ShardLoop {
             self.close_lane(lane);
             return;
         }
-        self.sockets.insert(lane.index, socket);
+        self.sockets.insert(lane.index, Bare { socket, tls: None });
         self.newcomers.enter(lane, permit, source, awaits, self.now);
     }
 
@@ -153,7 +155,12 @@ impl ShardLoop {
         let mut buffer = std::mem::take(&mut self.read_buffer);
         for _ in 0..NEWCOMERS_PER_TURN {
             let Some(lane) = self.newcomers.next_ready() else { break };
-            match self.sockets.receive(lane.index, &mut buffer) {
+            let was_handshaking = self.sockets.is_handshaking(lane.index);
+            let received = self.sockets.receive(lane.index, &mut buffer);
+            if was_handshaking && !self.sockets.is_handshaking(lane.index) {
+                self.hub.counters().tls(TlsHandshake::Accepted);
+            }
+            match received {
                 Received::Bytes(read) => self.hear(lane, &mut buffer, read),
                 Received::WouldBlock => {}
                 Received::End | Received::Failed => self.send_away(lane),
@@ -180,7 +187,9 @@ impl ShardLoop {
         };
         let (bytes, seen) = match newcomer.awaits {
             Awaits::Head => (bytes, seen),
+            Awaits::Tls => return self.begin_tls(lane, bytes),
             Awaits::ProxyHeader => match self.hear_proxy(lane, bytes) {
+                Some(length) if self.hub.settings().tls.is_some() => return self.begin_tls(lane, &bytes[length..]),
                 Some(length) => (&mut bytes[length..], 0),
                 None => {
                     let bytes = bytes.to_vec();
@@ -243,6 +252,30 @@ impl ShardLoop {
         };
         self.refuse_newcomer(lane, refusal);
         None
+    }
+
+    /// TLS begins with these bytes, which may be none yet, or something else is spoken.
+    fn begin_tls(&mut self, lane: LaneId, bytes: &[u8]) {
+        let Some(newcomer) = self.newcomers.get_mut(lane.index) else { return };
+        let Some(&first) = bytes.first() else {
+            newcomer.awaits = Awaits::Tls;
+            return self.newcomers.on_readable(lane.index, false);
+        };
+        let settings = self.hub.settings();
+        let terms = settings.tls.as_ref().filter(|_| first == HANDSHAKE_RECORD);
+        let Some(terms) = terms else {
+            self.hub.counters().tls(TlsHandshake::NotTls);
+            let problem =
+                Problem::new(StatusCode::BAD_REQUEST, "tls_required", "this port speaks TLS: use wss:// or https://");
+            return self.refuse_newcomer(lane, problem);
+        };
+        newcomer.awaits = Awaits::Head;
+        if self.sockets.begin_tls(lane.index, terms.config.clone(), bytes) {
+            // What came meanwhile has been announced already.
+            self.newcomers.on_readable(lane.index, false);
+        } else {
+            self.send_away(lane);
+        }
     }
 
     /// A newcomer's first request has come: the first `length` of these bytes.
@@ -319,7 +352,7 @@ impl ShardLoop {
     }
 
     /// Serves a socket by a task.
-    fn serve_apart<F: Future<Output = ()> + 'static>(&self, socket: OwnedFd, serve: impl FnOnce(Stream) -> F) {
+    fn serve_apart<F: Future<Output = ()> + 'static>(&self, socket: Bare, serve: impl FnOnce(Stream) -> F) {
         match self.transport.stream(socket) {
             Ok(stream) => drop(tokio::task::spawn_local(serve(stream))),
             Err(error) => warn!(%error, "a socket could not be polled"),
@@ -327,19 +360,25 @@ impl ShardLoop {
     }
 
     /// Takes a newcomer's socket out of its lane, which ends, and out of the poll set.
-    fn take_out(&mut self, lane: LaneId) -> Option<OwnedFd> {
+    fn take_out(&mut self, lane: LaneId) -> Option<Bare> {
         self.close_lane(lane);
-        let socket = self.sockets.take(lane.index)?;
+        let bare = self.sockets.take(lane.index)?;
         // It was put in when it was accepted.
-        let _ = self.poll.get_ref().registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
-        Some(socket)
+        let _ = self.poll.get_ref().registry().deregister(&mut SourceFd(&bare.socket.as_raw_fd()));
+        Some(bare)
     }
 
     /// Closes a newcomer's socket.
     fn send_away(&mut self, lane: LaneId) {
         self.newcomers.leave(lane.index);
         self.close_lane(lane);
-        drop(self.sockets.take(lane.index));
+        let Some(Bare { socket, tls }) = self.sockets.take(lane.index) else { return };
+        let Some(mut tls) = tls else { return };
+        if tls.is_handshaking() {
+            self.hub.counters().tls(TlsHandshake::Failed);
+        } else {
+            tls.finish(socket.as_fd());
+        }
     }
 
     /// Ends a lane that is in no room yet.

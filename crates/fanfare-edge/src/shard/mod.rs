@@ -271,9 +271,17 @@ impl ShardLoop {
     }
 
     fn on_writable(&mut self, index: u32) {
+        // What TLS has made of former frames goes first.
+        let had_pending = self.sockets.has_pending(index);
+        if had_pending && !self.sockets.flush(index) {
+            return;
+        }
         let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut) else { return };
         let lane = connection.lane;
         if self.fanout.queued(lane).bytes == 0 {
+            if had_pending {
+                self.after_last_words(lane);
+            }
             return;
         }
         let progress = self.fanout.writable(lane, &mut self.sockets);

@@ -31,6 +31,8 @@ pub(super) struct Newcomer {
 pub(super) enum Awaits {
     /// A proxy's header, from a proxy that may send one.
     ProxyHeader,
+    /// The first byte, which tells whether TLS is spoken, where it must be.
+    Tls,
     /// A request's head.
     Head,
 }

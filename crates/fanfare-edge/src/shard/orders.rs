@@ -1,6 +1,5 @@
 //! What arrives at the intake: publications, rooms that close, and orders.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,6 +21,7 @@ use super::inspect::Inspection;
 use crate::gate::Permit;
 use crate::hub::ConnectionId;
 use crate::ledger::Closed;
+use crate::tls::Bare;
 use crate::token::HeldToken;
 
 /// What shards are told besides publications.
@@ -65,7 +65,7 @@ pub enum Order {
 /// A socket whose handshake is done.
 #[derive(Debug)]
 pub struct Adopted {
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: Bare,
     /// Bytes that came with the handshake.
     pub(crate) leftover: Bytes,
     pub(crate) session: Session,
@@ -149,7 +149,7 @@ impl ShardLoop {
     fn adopt(&mut self, adopted: Adopted) {
         let Adopted { socket, leftover, session, identity, token, refused, since, permit } = adopted;
         let lane = self.fanout.open(wire_form(&session).index());
-        if let Err(error) = self.watch_socket(&socket, lane) {
+        if let Err(error) = self.watch_socket(&socket.socket, lane) {
             // Its handshake was counted, so its end is: it goes without a close frame, because it could not be heard.
             warn!(%error, "a connection could not be polled");
             let closed = Closed {

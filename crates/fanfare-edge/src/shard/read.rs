@@ -8,9 +8,9 @@ use fanfare_protocol::wire::{Agreement, Decoder, Deflated, Input, Message, Opcod
 use fanfare_protocol::{Action, CloseReason};
 
 use super::connection::Phase;
-use super::sockets::Received;
 use super::{ACKS_OWED_PAUSE, READ_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PAUSE, Replies, ShardLoop};
 use crate::observed::Limit;
+use crate::tls::Received;
 
 /// What the messages of one read may inflate to before others are read: a few bytes may stand for a whole message.
 const INFLATED_BYTES_MAX: usize = 2 * READ_BYTES_MAX;

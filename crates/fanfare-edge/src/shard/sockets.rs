@@ -3,20 +3,26 @@
 
 use std::io::IoSlice;
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use fanfare_fanout::{Offer, Outcome, Sink};
 use fanfare_uring::{BatchSender, Send, Sent};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustls::ServerConfig;
 
 use crate::SendPath;
+use crate::tls::{Bare, Received, Tls};
 
 /// Sockets by the index of their lane. Owned by the shard's loop.
 #[derive(Debug)]
 pub(super) struct Sockets {
     sockets: Vec<Option<OwnedFd>>,
+    /// By the same index, those on which TLS is spoken.
+    tls: HashMap<u32, Box<Tls>>,
     /// `None`: the portable path.
     uring: Option<BatchSender>,
     sent: Vec<Sent>,
@@ -28,23 +34,13 @@ const URING_SENDS_MAX: u32 = 256;
 /// Below this many sends a submission costs more than it saves.
 const URING_SENDS_MIN: usize = 4;
 
-/// What one read gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Received {
-    Bytes(usize),
-    /// The peer has ended its side.
-    End,
-    WouldBlock,
-    Failed,
-}
-
 impl Sockets {
     pub(super) fn new(send_path: SendPath) -> Self {
         let uring = match send_path {
             SendPath::Writev => None,
             SendPath::IoUring => BatchSender::new(URING_SENDS_MAX).ok(),
         };
-        Self { sockets: Vec::new(), uring, sent: Vec::new() }
+        Self { sockets: Vec::new(), tls: HashMap::new(), uring, sent: Vec::new() }
     }
 
     /// Gives back memory that a crowd left behind.
@@ -52,10 +48,14 @@ impl Sockets {
         let last = self.sockets.iter().rposition(Option::is_some);
         self.sockets.truncate(last.map_or(0, |last| last + 1));
         self.sockets.shrink_to_fit();
+        self.tls.shrink_to_fit();
         self.sent = Vec::new();
     }
 
-    pub(super) fn insert(&mut self, lane: u32, socket: OwnedFd) {
+    pub(super) fn insert(&mut self, lane: u32, Bare { socket, tls }: Bare) {
+        if let Some(tls) = tls {
+            self.tls.insert(lane, tls);
+        }
         let lane = lane as usize;
         if lane >= self.sockets.len() {
             self.sockets.resize_with(lane + 1, || None);
@@ -68,12 +68,49 @@ impl Sockets {
     }
 
     /// Lets go of a socket without closing it.
-    pub(super) fn take(&mut self, lane: u32) -> Option<OwnedFd> {
-        self.sockets.get_mut(lane as usize)?.take()
+    pub(super) fn take(&mut self, lane: u32) -> Option<Bare> {
+        let socket = self.sockets.get_mut(lane as usize)?.take()?;
+        Some(Bare { socket, tls: self.tls.remove(&lane) })
+    }
+
+    /// TLS begins on a socket of which these bytes have been read. `false` when it does not.
+    pub(super) fn begin_tls(&mut self, lane: u32, config: Arc<ServerConfig>, bytes: &[u8]) -> bool {
+        let Some(socket) = self.sockets.get(lane as usize).and_then(Option::as_ref) else { return false };
+        let Ok(mut tls) = Tls::new(config) else { return false };
+        let is_well = tls.feed(socket.as_fd(), bytes);
+        self.tls.insert(lane, Box::new(tls));
+        is_well
+    }
+
+    /// TLS on this socket, with it.
+    fn tls(&mut self, lane: u32) -> Option<(&OwnedFd, &mut Tls)> {
+        if self.tls.is_empty() {
+            return None;
+        }
+        let tls = self.tls.get_mut(&lane)?;
+        Some((self.sockets.get(lane as usize)?.as_ref()?, tls))
+    }
+
+    /// True while its TLS handshake is under way.
+    pub(super) fn is_handshaking(&self, lane: u32) -> bool {
+        self.tls.get(&lane).is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// True while bytes wait between the outbox and the socket.
+    pub(super) fn has_pending(&self, lane: u32) -> bool {
+        !self.tls.is_empty() && self.tls.get(&lane).is_some_and(|tls| tls.has_pending())
+    }
+
+    /// Sends these bytes. `false` when the socket does not take all of them.
+    pub(super) fn flush(&mut self, lane: u32) -> bool {
+        self.tls(lane).is_none_or(|(socket, tls)| tls.flush(socket.as_fd()))
     }
 
     /// Ends our side: the peer sees an orderly end after the bytes that are under way. It can still be read.
-    pub(super) fn finish(&self, lane: u32) {
+    pub(super) fn finish(&mut self, lane: u32) {
+        if let Some((socket, tls)) = self.tls(lane) {
+            tls.finish(socket.as_fd());
+        }
         if let Some(socket) = self.get(lane) {
             // One that has failed meanwhile is found out by reading it.
             let _ = rustix::net::shutdown(socket, Shutdown::Write);
@@ -82,7 +119,10 @@ impl Sockets {
 
     /// Ends our side, so that the peer sees an orderly end after the bytes that are under way, and closes the socket.
     pub(super) fn remove(&mut self, lane: u32, discard: &mut [u8]) {
-        let Some(socket) = self.sockets.get_mut(lane as usize).and_then(Option::take) else { return };
+        let Some(Bare { socket, tls }) = self.take(lane) else { return };
+        if let Some(mut tls) = tls {
+            tls.finish(socket.as_fd());
+        }
         let _ = rustix::net::shutdown(&socket, Shutdown::Write);
         // Closing with unread bytes resets the connection and may take the close frame with it.
         for _ in 0..4 {
@@ -93,7 +133,10 @@ impl Sockets {
         }
     }
 
-    pub(super) fn receive(&self, lane: u32, buffer: &mut [u8]) -> Received {
+    pub(super) fn receive(&mut self, lane: u32, buffer: &mut [u8]) -> Received {
+        if let Some((socket, tls)) = self.tls(lane) {
+            return tls.receive(socket.as_fd(), buffer);
+        }
         let Some(socket) = self.get(lane) else { return Received::Failed };
         loop {
             return match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
@@ -124,13 +167,40 @@ fn outcome(attempt: impl Fn() -> rustix::io::Result<usize>) -> Outcome {
     }
 }
 
+/// Sends one slice after the other, up to the first that is not taken as a whole.
+fn send_slices(slices: &[IoSlice<'_>], mut send: impl FnMut(&[u8]) -> Outcome) -> Outcome {
+    let mut total = 0;
+    for slice in slices {
+        match send(slice) {
+            Outcome::Taken(taken) => {
+                total += taken;
+                if taken < slice.len() {
+                    break;
+                }
+            }
+            Outcome::Gone => return Outcome::Gone,
+        }
+    }
+    Outcome::Taken(total)
+}
+
 impl Sink for Sockets {
     fn send(&mut self, lane: u32, bytes: &[u8]) -> Outcome {
+        if let Some((socket, tls)) = self.tls(lane) {
+            return tls.send(socket.as_fd(), bytes);
+        }
         let Some(socket) = self.get(lane) else { return Outcome::Gone };
         outcome(|| rustix::net::send(socket.as_fd(), bytes, FLAGS))
     }
 
     fn send_each(&mut self, offers: &[Offer<'_>], outcomes: &mut Vec<Outcome>) {
+        if !self.tls.is_empty() {
+            // Each is encrypted for itself: there is nothing to submit together.
+            for offer in offers {
+                outcomes.extend(offer.lanes.iter().map(|&lane| self.send(lane, offer.bytes)));
+            }
+            return;
+        }
         let total: usize = offers.iter().map(|offer| offer.lanes.len()).sum();
         let sockets = &self.sockets;
         let socket = |lane: u32| sockets.get(lane as usize).and_then(Option::as_ref);
@@ -165,6 +235,9 @@ impl Sink for Sockets {
     }
 
     fn send_vectored(&mut self, lane: u32, slices: &[IoSlice<'_>]) -> Outcome {
+        if let Some((socket, tls)) = self.tls(lane) {
+            return send_slices(slices, |slice| tls.send(socket.as_fd(), slice));
+        }
         let Some(socket) = self.get(lane) else { return Outcome::Gone };
         outcome(|| rustix::net::sendmsg(socket.as_fd(), slices, &mut SendAncillaryBuffer::default(), FLAGS))
     }

@@ -13,6 +13,7 @@ mod machine;
 mod moderation;
 mod raw;
 pub mod reference;
+mod tls;
 mod typed;
 mod value;
 

@@ -132,6 +132,16 @@ choice! {
 }
 
 choice! {
+    /// The least version of TLS.
+    pub(crate) TlsVersion {
+        /// TLS 1.2.
+        V12 = "1.2",
+        /// TLS 1.3.
+        V13 = "1.3",
+    }
+}
+
+choice! {
     /// What happens at a limit.
     pub(crate) Mode {
         /// The limit holds.
@@ -277,6 +287,19 @@ section! {
         /// Whether trusted proxies begin connections with a header of the PROXY protocol, version 1 or 2, on the client listener: `off`,
         /// `optional`, or `required`, which also refuses everybody who is not trusted.
         protocol: ProxyHeader = ProxyHeader::Off,
+    }
+}
+
+section! {
+    /// TLS on the client listener, where no proxy ends it before. The files are looked at once a minute and with every reload: another pair
+    /// is shown to those who come from then on, and nobody is dropped; one that cannot be used changes nothing and is logged.
+    Tls {
+        /// File with the certificate and those between it and its authority, PEM. Empty, with `key`: the listener speaks plain HTTP.
+        certificate: String = String::new(),
+        /// File with the certificate's key, PEM.
+        key: String = String::new(),
+        /// The least version that is spoken: `1.2` or `1.3`.
+        min_version: TlsVersion = TlsVersion::V12,
     }
 }
 
@@ -444,6 +467,7 @@ pub(crate) struct Raw {
     pub(crate) node: Node,
     pub(crate) limits: Limits,
     pub(crate) proxy: Proxy,
+    pub(crate) tls: Tls,
     pub(crate) compression: Compression,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) auth: Auth,
@@ -463,6 +487,7 @@ impl Default for Raw {
             node: Node::default(),
             limits: Limits::default(),
             proxy: Proxy::default(),
+            tls: Tls::default(),
             compression: Compression::default(),
             heartbeat: Heartbeat::default(),
             auth: Auth::default(),
@@ -484,6 +509,7 @@ impl Raw {
             "" => &mut self.node,
             "limits" => &mut self.limits,
             "proxy" => &mut self.proxy,
+            "tls" => &mut self.tls,
             "compression" => &mut self.compression,
             "heartbeat" => &mut self.heartbeat,
             "auth" => &mut self.auth,
@@ -503,6 +529,7 @@ impl Raw {
             (String::new(), &self.node),
             ("limits".to_owned(), &self.limits),
             ("proxy".to_owned(), &self.proxy),
+            ("tls".to_owned(), &self.tls),
             ("compression".to_owned(), &self.compression),
             ("heartbeat".to_owned(), &self.heartbeat),
             ("auth".to_owned(), &self.auth),
@@ -539,7 +566,7 @@ mod tests {
     fn every_documented_section_can_be_written() {
         let mut raw = Raw::default();
         let names: Vec<String> = raw.sections().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 13);
+        assert_eq!(names.len(), 14);
         for name in names {
             let is_namespace = name.starts_with(NAMESPACES);
             assert_eq!(raw.section_mut(&name).is_none(), is_namespace, "{name}");

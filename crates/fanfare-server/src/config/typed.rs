@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_edge::ProxySettings;
+use fanfare_edge::{ProxySettings, TlsTerms};
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
 use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, SlowPolicy, TokenKeys, TokenRules};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
@@ -20,7 +20,7 @@ use super::raw::{
     namespace_path,
 };
 use super::value::{Origin, Secret, Setting, nearest};
-use super::{Address, ConfigError, Problem, Program, door, history, moderation};
+use super::{Address, ConfigError, Problem, Program, door, history, moderation, tls};
 
 /// Bytes of an outbox that must remain beside the longest message: its frame header and the dialect's words around
 /// it, so that a message that was accepted always fits an empty outbox.
@@ -45,6 +45,8 @@ pub struct Config {
     pub limits: Limits,
     /// Proxies before this node.
     pub proxy: ProxySettings,
+    /// TLS on the client listener.
+    pub tls: Option<TlsTerms>,
     /// What one client may send.
     pub messages: MessageLimits,
     /// How messages are compressed; `None`: not at all.
@@ -252,6 +254,7 @@ impl Check {
             node: self.node_name(&node.node, &machine.host_name),
             limits: self.limits(raw),
             proxy: door::proxy(&raw.proxy, &mut self.problems),
+            tls: tls::load(&raw.tls, &mut self.problems),
             messages: MessageLimits {
                 message_bytes_max: self.count("limits.message_bytes_max", &limits.message_bytes_max, 1..=64 << 20),
                 fragments_max: self.count("limits.fragments_max", &limits.fragments_max, 1..=1 << 20),
@@ -443,6 +446,10 @@ impl Check {
                     limits.connections_per_ip_max.value, limits.connections_max.value
                 ),
             );
+        }
+        if config.tls.is_some() && matches!(config.listen, Address::Unix(_)) {
+            let blamed = later(&raw.tls.certificate, &raw.node.listen);
+            self.problem_at(blamed, format!("`[tls]` needs TCP, but `listen` is {}", config.listen));
         }
         if same(&config.listen, &config.admin) {
             let blamed = later(&raw.node.listen, &raw.node.admin);

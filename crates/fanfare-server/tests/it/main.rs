@@ -28,5 +28,6 @@ mod security;
 mod slow;
 mod support;
 mod tidy;
+mod tls;
 mod tokens;
 mod tutorials;
