@@ -78,7 +78,7 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 
 # ---- test ----
 
-.PHONY: test unit send-paths doctest loom sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke conformance load bench icount icount-baseline compare profile
+.PHONY: drain-test test unit send-paths doctest loom sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke conformance load bench icount icount-baseline compare profile
 test: unit send-paths doctest loom browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
@@ -107,6 +107,10 @@ sim: ## the seeded simulations with more seeds (SEEDS=1000)
 planted-bugs: ## plants bugs in a copy of the core crates; simulation and models must find each (ARGS='outbox' plants some)
 	$(say) 'planted bugs, $(SEEDS) seeds, at most $(LOOM_PREEMPTIONS) preemptions'
 	@SEEDS=$(SEEDS) LOOM_PREEMPTIONS=$(LOOM_PREEMPTIONS) tools/planted-bugs $(ARGS)
+
+drain-test: ## 4,000 connections leave over 20 s: evenly, nobody refused (half a minute, on a quiet machine)
+	$(say) 'drain of 4,000 connections over 20 s'
+	@cargo test -p fanfare-server --test it $(LOCKED) -- --ignored --nocapture drain::four_thousand
 
 fuzz: ## each fuzz target for FUZZ_SECONDS=60; stops at the first crash (needs a nightly compiler; ARGS='frames' runs one)
 	$(say) 'fuzzing, $(FUZZ_SECONDS) s each'

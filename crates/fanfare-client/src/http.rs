@@ -86,6 +86,16 @@ impl ApiClient {
         self.call("a call of the API", request).await
     }
 
+    /// The answer to a `POST` of a JSON body to `path`.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; after [`Error::Http`] it may have been done.
+    pub async fn post(&mut self, path: &str, body: &serde_json::Value) -> Result<Bytes, Error> {
+        let mut request = self.request(Method::POST, &self.url.join(path), body.to_string().into())?;
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.call("a call of the API", request).await
+    }
+
     async fn call(&mut self, what: &'static str, request: Request<Full<Bytes>>) -> Result<Bytes, Error> {
         let limit = self.timeout;
         // The connection is put back only after a whole exchange; a call dropped half-way leaves none behind.

@@ -1,5 +1,6 @@
 //! HTTP on both listeners: routes by hand, everything that is not an upgrade answered here.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::admission::Door;
 use crate::deadlined::Deadlined;
+use crate::ending::{Ending, Told};
 use crate::gate::{Gate, GateLimits, Permit};
 use crate::hub::Hub;
 use crate::listener::{Bound, Stream};
@@ -35,41 +37,71 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 /// Sockets of the admin listener open at the same time: operators, scrapers and backends that publish. Beyond: 503.
 const ADMIN_CONNECTIONS_MAX: usize = 4_096;
 
-/// Serves the admin listener on the runtime of whoever calls. It stays up through a drain, so that its progress can be seen; it ends when
-/// dropped.
+/// Serves the admin listener on the runtime of whoever calls until `stop` is done. It stays up through a drain, so that its progress can be
+/// seen. What has been asked by then is answered, within five seconds.
 ///
 /// # Errors
 /// When the listener cannot be registered with the runtime.
-pub async fn serve_admin(hub: Arc<Hub>, bound: Bound) -> std::io::Result<()> {
+pub async fn serve_admin(hub: Arc<Hub>, bound: Bound, stop: impl Future<Output = ()>) -> std::io::Result<()> {
     let acceptor = bound.into_tokio()?;
     let limits = GateLimits { connections_max: ADMIN_CONNECTIONS_MAX, per_ip_max: 0, observes: false };
     let gate = Gate::new(limits, Arc::default());
+    let ending = Ending::new();
+    let mut stop = std::pin::pin!(stop);
+    let mut is_stopped = false;
     loop {
-        let (stream, _) = acceptor.accept(|error| count_accept_error(&hub, error)).await;
-        let permit = match gate.enter(None) {
-            Ok(permit) => permit,
-            Err(refused) => {
-                tokio::task::spawn_local(refuse(stream, refused.problem()));
+        let (stream, _) = tokio::select! {
+            // Whoever waits at the listener when it closes has asked in time.
+            biased;
+            accepted = acceptor.accept(|error| count_accept_error(&hub, error)) => accepted,
+            () = std::future::ready(()), if is_stopped => break,
+            () = &mut stop, if !is_stopped => {
+                is_stopped = true;
                 continue;
             }
         };
+        match gate.enter(None) {
+            Ok(permit) => drop(tokio::task::spawn_local(serve_operator(hub.clone(), stream, permit, ending.told()))),
+            Err(refused) => drop(tokio::task::spawn_local(refuse(stream, refused.problem()))),
+        }
+    }
+    drop(acceptor);
+    ending.wait().await;
+    Ok(())
+}
+
+async fn serve_operator(hub: Arc<Hub>, stream: Stream, permit: Permit, told: Told) {
+    let _permit = permit;
+    let builder = builder(&hub);
+    let service = service_fn(|request| {
         let hub = hub.clone();
-        tokio::task::spawn_local(async move {
-            let _permit = permit;
-            let builder = builder(&hub);
-            let service = service_fn(|request| {
-                let hub = hub.clone();
-                async move { Ok::<_, std::convert::Infallible>(admin_route(&hub, request).await) }
-            });
-            let served = match stream {
-                Stream::Tcp(stream) => builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service).await,
-                Stream::Unix(stream) => builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service).await,
-                Stream::Tls(stream) => builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service).await,
-            };
-            if let Err(error) = served {
-                debug!(%error, "an admin connection ended");
-            }
-        });
+        async move { Ok::<_, std::convert::Infallible>(admin_route(&hub, request).await) }
+    });
+    let served = match stream {
+        Stream::Tcp(stream) => {
+            told.serve(
+                builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service),
+                http1::Connection::graceful_shutdown,
+            )
+            .await
+        }
+        Stream::Unix(stream) => {
+            told.serve(
+                builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service),
+                http1::Connection::graceful_shutdown,
+            )
+            .await
+        }
+        Stream::Tls(stream) => {
+            told.serve(
+                builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service),
+                http1::Connection::graceful_shutdown,
+            )
+            .await
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "an admin connection ended");
     }
 }
 
@@ -86,6 +118,8 @@ pub(crate) struct ClientContext {
     pub(crate) shard: usize,
     /// From where the socket comes.
     pub(crate) source: Source,
+    /// The shard's loop has ended: nobody is let in any more.
+    pub(crate) is_over: Rc<Cell<bool>>,
 }
 
 fn builder(hub: &Hub) -> http1::Builder {
@@ -108,23 +142,26 @@ fn deadlined<S>(hub: &Hub, early: Bytes, stream: S) -> HttpStream<S> {
 }
 
 /// Speaks HTTP with a newcomer that did not ask for an upgrade that it can have. `early` is what has been read of it.
-pub(crate) async fn serve_client(context: Rc<ClientContext>, stream: Stream, early: Bytes, permit: Permit) {
+pub(crate) async fn serve_client(context: Rc<ClientContext>, stream: Stream, early: Bytes, permit: Permit, told: Told) {
     let builder = builder(&context.hub);
     // The permit goes with the socket: to the connection if there is an upgrade, away with this task otherwise.
-    let permit = Rc::new(std::cell::Cell::new(Some(permit)));
+    let permit = Rc::new(Cell::new(Some(permit)));
     let service = service_fn(|request| {
         let (context, permit) = (context.clone(), permit.clone());
         async move { Ok::<_, std::convert::Infallible>(client_route(&context, request, &permit).await) }
     });
     let served = match stream {
         Stream::Tcp(stream) => {
-            builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades().await
+            let connection = builder.serve_connection(deadlined(&context.hub, early, stream), service);
+            told.serve(connection.with_upgrades(), http1::UpgradeableConnection::graceful_shutdown).await
         }
         Stream::Unix(stream) => {
-            builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades().await
+            let connection = builder.serve_connection(deadlined(&context.hub, early, stream), service);
+            told.serve(connection.with_upgrades(), http1::UpgradeableConnection::graceful_shutdown).await
         }
         Stream::Tls(stream) => {
-            builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades().await
+            let connection = builder.serve_connection(deadlined(&context.hub, early, stream), service);
+            told.serve(connection.with_upgrades(), http1::UpgradeableConnection::graceful_shutdown).await
         }
     };
     if let Err(error) = served {
@@ -132,7 +169,7 @@ pub(crate) async fn serve_client(context: Rc<ClientContext>, stream: Stream, ear
     }
 }
 
-pub(crate) type PermitCell = Rc<std::cell::Cell<Option<Permit>>>;
+pub(crate) type PermitCell = Rc<Cell<Option<Permit>>>;
 
 async fn client_route(context: &Rc<ClientContext>, request: Request<Incoming>, permit: &PermitCell) -> Answer {
     let settings = context.hub.settings();
@@ -166,9 +203,7 @@ async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     }
     match path {
         "/livez" => text(StatusCode::OK, "live\n"),
-        "/readyz" if hub.drain().has_begun() => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "this node is leaving service").answer()
-        }
+        "/readyz" if hub.drain().has_begun() => Problem::draining().answer(),
         "/readyz" => text(StatusCode::OK, "ready\n"),
         _ => {
             let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();

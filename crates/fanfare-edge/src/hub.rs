@@ -12,6 +12,7 @@ use fanfare_protocol::{CloseReason, HistoryPage, Past, PayloadRef, RoomName};
 use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions};
 use tokio::sync::oneshot;
 
+use crate::drain::DrainPlan;
 use crate::gate::Gate;
 use crate::ledger::{Closed, Ledger};
 use crate::moderation::{HeldOutcome, HeldPublication};
@@ -202,10 +203,43 @@ impl Hub {
         self.started.elapsed()
     }
 
-    /// Asks every shard to close its connections evenly over `window`, then to end.
-    pub fn close_connections(&self, window: Duration) {
+    /// Begins to leave service: readiness goes at once, newcomers are taken for the grace, then all connections are closed over `window`,
+    /// or over the configured one. Once begun, `window` may only bring the end nearer, and without one what is left is halved.
+    pub fn leave(&self, window: Option<Duration>) {
+        let now = self.now();
+        if self.drain.has_begun() {
+            return match window {
+                Some(window) => self.drain.shorten(now, window),
+                None => self.drain.halve(now),
+            };
+        }
+        let settings = self.settings().drain;
+        let accept_until = now + settings.grace;
+        self.drain.begin(DrainPlan {
+            since: now,
+            since_wall: SystemTime::now(),
+            accept_until,
+            ends: accept_until + window.unwrap_or(settings.window),
+            open_at_start: self.connections_open(),
+        });
+    }
+
+    /// WebSocket connections that have not been told to close.
+    #[must_use]
+    pub fn connections_open(&self) -> usize {
+        self.counters.connections.load(Ordering::Relaxed).try_into().unwrap_or(0)
+    }
+
+    /// Connections that the drain has closed.
+    #[must_use]
+    pub(crate) fn drained(&self) -> u64 {
+        self.counters.closes[CloseReason::Drain.index()].load(Ordering::Relaxed)
+    }
+
+    /// Asks every shard to close its connections evenly until `ends`, on the node's clock, then to end. May be asked again.
+    pub fn close_connections(&self, ends: Duration) {
         for shard in self.registry.shards() {
-            shard.push(Item::Order(Order::Drain { window }));
+            shard.push(Item::Order(Order::Drain { ends }));
         }
     }
 

@@ -12,6 +12,7 @@ mod api;
 mod counters;
 mod deadlined;
 mod drain;
+mod ending;
 mod extensions;
 mod forwarded;
 #[cfg(fuzzing)]
@@ -40,7 +41,7 @@ mod upgrade;
 
 pub use address::Address;
 pub use counters::{Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
-pub use drain::Drain;
+pub use drain::{Drain, DrainPlan};
 pub use forwarded::ForwardedHeader;
 pub use hub::{Hub, MetricsPage, MetricsText};
 pub use listener::{Bound, Listeners};

@@ -16,7 +16,7 @@ use crate::tls::Bare;
 use crate::tls_stream::TlsStream;
 
 /// Connections the kernel may hold for us before we accept them.
-const BACKLOG: i32 = 4_096;
+pub(crate) const BACKLOG: i32 = 4_096;
 
 /// A socket file that is removed when the listener goes.
 #[derive(Debug)]

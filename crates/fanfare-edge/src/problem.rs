@@ -49,6 +49,11 @@ impl Problem {
         [bytes.as_bytes(), &body].concat()
     }
 
+    /// This node is leaving service.
+    pub(crate) fn draining() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "this node is leaving service")
+    }
+
     /// The answer, with the headers its status asks for.
     pub(crate) fn answer(&self) -> Answer {
         self.response().map(Full::new)

@@ -62,6 +62,9 @@ pub(crate) fn answer(
     if request.method() != Method::GET {
         return method_not_allowed("GET");
     }
+    if context.is_over.get() {
+        return Problem::draining().answer();
+    }
     let counters = context.hub.counters();
     let (switching, admission) = match consider(&context.hub, &request, door) {
         Ok(let_in) => let_in,

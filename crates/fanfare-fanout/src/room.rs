@@ -102,6 +102,8 @@ pub(crate) struct LocalRoom<R> {
     pub(crate) applied: u64,
     /// Waiting in the shard's queue of rooms to flush.
     pub(crate) is_dirty: bool,
+    /// When something was last said in it.
+    pub(crate) said: Duration,
     /// Latency budget: how long a batch may grow before it is flushed.
     pub(crate) coalesce: Duration,
     /// Has an entry among the shard's waits.
@@ -123,6 +125,7 @@ impl<R> LocalRoom<R> {
             late: Vec::new(),
             applied,
             is_dirty: false,
+            said: Duration::ZERO,
             coalesce: Duration::ZERO,
             is_waiting: false,
             rules: Rules::default(),

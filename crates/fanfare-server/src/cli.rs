@@ -32,6 +32,8 @@ pub enum Command {
     Pub(PubArgs),
     /// Tell why connections were closed, and what to do about it.
     Why(WhyArgs),
+    /// Take a gateway out of service: close its connections at an even pace, and show how far that has got.
+    Drain(DrainArgs),
     /// Validate a configuration and print the memory its limits add up to.
     Check(CheckArgs),
     /// Print the default configuration, the environment names or the reference page.
@@ -119,6 +121,18 @@ pub struct PubArgs {
     /// API key; not needed with `fanfare dev`.
     #[arg(long)]
     pub key: Option<String>,
+}
+
+/// Arguments of `fanfare drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// Time to close all connections in, such as 60s or 5m. Without it: the gateway's `drain.window_ms`, or half of what is left of a
+    /// drain that is under way.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub window: Option<Duration>,
+    /// Which gateway.
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 /// Where a running gateway's API is.

@@ -13,8 +13,8 @@ use fanfare_edge::{
 use fanfare_protocol::wire::DeflaterSettings;
 use fanfare_registry::RegistryLimits;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::oneshot;
-use tracing::info;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
 
 use crate::config::{Config, SendChoice};
 use crate::{housekeeping, metrics, page};
@@ -26,7 +26,6 @@ pub struct Node {
     admin: Address,
     shards: Vec<ShardHandle>,
     admin_thread: AdminThread,
-    drain: DrainSettings,
 }
 
 impl Node {
@@ -43,7 +42,6 @@ impl Node {
         })?;
         let (clients_address, admin_address) = (clients.address().clone(), admin.address().clone());
         let settings = settings(config, send_path(config.send_path)?);
-        let drain = settings.drain;
         let cell = Arc::new(OnceLock::new());
         let page = metrics::page(cell.clone());
         let (hub, shards) = fanfare_edge::start_shards(settings, clients, rand::random(), page)?;
@@ -52,7 +50,7 @@ impl Node {
         let admin_thread = start_admin(hub.clone(), admin, config.reap)?;
         info!(shards = shards.len(), send_path = hub.settings().send_path.as_str(), "clients on {clients_address}");
         info!("health, metrics and API on {admin_address}");
-        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, drain })
+        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread })
     }
 
     /// Where clients connect, with the port the system chose.
@@ -73,54 +71,94 @@ impl Node {
         &self.hub
     }
 
-    /// Runs until `leave` is done, then leaves service: readiness is withdrawn, connections are taken for the grace, then all are closed evenly over
-    /// the window. When `hurry` is done meanwhile, what is left is closed at once.
+    /// Runs until it is told to leave, by a signal or by the API, then leaves service: readiness is withdrawn, connections are taken for
+    /// the grace, then all are closed evenly over the window. Each further signal halves what is left. Done when nobody is left, or at the end
+    /// of the window and the time for answers.
     ///
     /// # Errors
     /// When a shard failed.
-    pub async fn run(self, leave: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { hub, shards, admin_thread, drain, .. } = self;
+    pub async fn run(self, mut signals: mpsc::Receiver<()>) -> anyhow::Result<()> {
+        let Self { hub, shards, admin_thread, .. } = self;
         let AdminThread { thread, stop, mut failed } = admin_thread;
+        let mut plans = hub.drain().watch();
         let mut all_ended = std::pin::pin!(shards_ended(shards));
-        tokio::select! {
-            ended = &mut all_ended => {
-                ended.map_err(anyhow::Error::msg)?;
-                anyhow::bail!("the shards ended without being told to");
+        // Where nobody can signal any more there is still the API.
+        let mut signalled = async || match signals.recv().await {
+            Some(()) => (),
+            None => std::future::pending().await,
+        };
+        let mut told = None;
+        loop {
+            let plan = *plans.borrow_and_update();
+            if plan != told {
+                tell_plan(&hub, told.is_none());
+                told = plan;
             }
-            failed = &mut failed => {
-                // Without health and metrics nobody could tell that this node is well.
-                let error = failed.unwrap_or_else(|_| "it panicked".to_owned());
-                anyhow::bail!("the admin listener failed: {error}");
+            let grace = async {
+                match plan {
+                    Some(plan) => tokio::time::sleep(plan.accept_until.saturating_sub(hub.now())).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ended = &mut all_ended => {
+                    ended.map_err(anyhow::Error::msg)?;
+                    anyhow::bail!("the shards ended without being told to");
+                }
+                failed = &mut failed => {
+                    // Without health and metrics nobody could tell that this node is well.
+                    let error = failed.unwrap_or_else(|_| "it panicked".to_owned());
+                    anyhow::bail!("the admin listener failed: {error}");
+                }
+                () = signalled() => hub.leave(None),
+                _ = plans.changed() => {}
+                () = grace => break,
             }
-            () = leave => {}
-        }
-        hub.drain().begin();
-        let connections = || hub.counters().connections.load(std::sync::atomic::Ordering::Relaxed);
-        info!(connections = connections(), "leaving service: not ready, taking connections for {:?}", drain.grace);
-        let mut hurry = std::pin::pin!(hurry);
-        let mut hurried = false;
-        tokio::select! {
-            () = tokio::time::sleep(drain.grace) => {}
-            () = &mut hurry => hurried = true,
         }
         hub.drain().stop_accepting();
-        let window = if hurried { Duration::ZERO } else { drain.window };
-        info!(connections = connections(), "listener closed, closing connections over {window:?}");
-        hub.close_connections(window);
-        tokio::select! {
-            ended = &mut all_ended => ended.map_err(anyhow::Error::msg)?,
-            () = hurry, if !hurried => {
-                info!(connections = connections(), "told to hurry: closing what is left");
-                hub.close_connections(Duration::ZERO);
-                all_ended.await.map_err(anyhow::Error::msg)?;
+        tell_closing(&hub);
+        loop {
+            let plan = *plans.borrow_and_update();
+            if plan != told {
+                tell_plan(&hub, false);
+                told = plan;
+            }
+            if let Some(plan) = plan {
+                hub.close_connections(plan.ends);
+            }
+            tokio::select! {
+                ended = &mut all_ended => break ended.map_err(anyhow::Error::msg)?,
+                () = signalled() => hub.leave(None),
+                _ = plans.changed() => {}
             }
         }
         // The admin runtime may have ended by itself; then there is nobody to tell.
         let _ = stop.send(());
         thread.join().map_err(|_| anyhow::anyhow!("the admin runtime panicked"))?;
-        info!(cut = connections().max(0), "left service");
+        match hub.drain().cut() {
+            0 => info!(cut = 0, "left service: every connection was closed"),
+            cut => warn!(cut, "left service: connections cut that had not answered their close in time"),
+        }
         Ok(())
     }
+}
+
+/// What is left of a plan, for the log.
+fn tell_plan(hub: &Hub, is_first: bool) {
+    let Some(plan) = hub.drain().plan() else { return };
+    let now = hub.now();
+    let (grace, left) = (plan.accept_until.saturating_sub(now), plan.ends.saturating_sub(now));
+    let connections = hub.connections_open();
+    if is_first {
+        info!(connections, "leaving service: not ready, taking connections for {grace:.1?}, all closed in {left:.1?}");
+    } else {
+        info!(connections, "told to hurry: all closed in {left:.1?}");
+    }
+}
+
+fn tell_closing(hub: &Hub) {
+    let left = hub.drain().plan().map_or(Duration::ZERO, |plan| plan.ends.saturating_sub(hub.now()));
+    info!(connections = hub.connections_open(), "listener closed, closing connections over {left:.1?}");
 }
 
 impl fmt::Debug for Node {
@@ -156,10 +194,11 @@ fn start_admin(hub: Arc<Hub>, bound: Bound, reap: Duration) -> anyhow::Result<Ad
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(async {
             housekeeping::start(&hub, reap);
-            tokio::select! {
-                served = fanfare_edge::serve_admin(hub.clone(), bound) => served,
-                _ = stopped => Ok(()),
-            }
+            let stopped = async {
+                // The node going without a word stops it as well.
+                let _ = stopped.await;
+            };
+            fanfare_edge::serve_admin(hub.clone(), bound, stopped).await
         })
     };
     let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {

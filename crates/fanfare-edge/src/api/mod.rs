@@ -3,6 +3,7 @@
 mod body;
 mod closes;
 mod connections;
+mod drain;
 mod held;
 mod publish;
 mod rooms;
@@ -20,7 +21,8 @@ use crate::hub::Hub;
 use crate::problem::{Answer, Problem, method_not_allowed, not_found};
 
 /// All routes: who adds some lists them in a file of their own, and that file here.
-const TABLES: &[&[Route]] = &[publish::ROUTES, rooms::ROUTES, connections::ROUTES, closes::ROUTES, held::ROUTES];
+const TABLES: &[&[Route]] =
+    &[publish::ROUTES, rooms::ROUTES, connections::ROUTES, closes::ROUTES, drain::ROUTES, held::ROUTES];
 
 /// Answers a request under `/api/`.
 pub(crate) async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {

@@ -96,6 +96,7 @@ async fn publish(call: Call) -> Result<Answer, Problem> {
     let is_text = content_type(&request).is_some_and(|kind| kind == "text/plain");
     let room = query::parameter(request.uri().query(), "room");
     let body = read_body(&hub, request, 1).await?;
+    refuse_if_over(&hub)?;
     let checked = if is_text { check_text(&hub, room, &body)? } else { check(&hub, &parse(&body)?)? };
     receipt_answer(accept(&hub, checked)?).await
 }
@@ -122,10 +123,16 @@ async fn batch(call: Call) -> Result<Answer, Problem> {
     Ok(json(StatusCode::OK, &serde_json::json!({ "receipts": receipts })))
 }
 
+/// During a drain whoever is still here is served like before. Once nobody is, a publication belongs on another node.
+fn refuse_if_over(hub: &Hub) -> Result<(), Problem> {
+    if hub.drain().is_over() { Err(Problem::draining()) } else { Ok(()) }
+}
+
 /// Checks all before the first is published: a batch that breaks a rule leaves no trace.
 async fn check_batch(call: Call) -> Result<Vec<Checked>, Problem> {
     let Call { hub, request, .. } = call;
     let body = read_body(&hub, request, 16).await?;
+    refuse_if_over(&hub)?;
     let batch: BatchBody<'_> = parse(&body)?;
     if batch.publish.len() > BATCH_MAX {
         let detail = format!("a batch has at most {BATCH_MAX} publications");
@@ -188,6 +195,7 @@ fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
 
 /// Publishes what a moderator has seen and let go.
 pub(super) fn release(hub: &Hub, publication: HeldPublication) -> Result<Accepted, Problem> {
+    refuse_if_over(hub)?;
     let HeldPublication { room, user, payload, except, .. } = publication;
     publish_to(hub, &room, user, payload, except)
 }

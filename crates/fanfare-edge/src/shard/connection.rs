@@ -7,6 +7,7 @@ use fanfare_guard::{Bucket, Identity};
 use fanfare_protocol::{CloseReason, Session, wire::Decoder};
 
 use super::heartbeat::Heartbeat;
+use super::leaving::Tenths;
 use crate::gate::Permit;
 use crate::token::HeldToken;
 
@@ -37,6 +38,8 @@ pub(super) struct Connection {
     pub(super) unread: Option<Box<[u8]>>,
     /// Acks it asked for that have not come back from the shards yet.
     pub(super) acks_owed: u32,
+    /// When it last said something. What it is told is known by its rooms.
+    pub(super) spoke: Tenths,
     /// Messages it may still send, where that is bounded.
     pub(super) rate: Option<Box<Bucket>>,
     /// Its place at the gate, and where its client is.

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanfare_fanout::{LaneId, Queued};
+use fanfare_protocol::CloseReason;
 use fanfare_protocol::wire::{Opcode, close_frame, frame};
-use fanfare_protocol::{CloseReason, Event};
 use tracing::{debug, info};
 
 use super::ShardLoop;
@@ -119,6 +119,7 @@ impl ShardLoop {
     }
 
     fn record(&mut self, lane: LaneId, reason: CloseReason) {
+        self.open -= 1;
         let closed = self.closed(lane, reason);
         self.hub.record_close(closed);
         self.hub.counters().connections.fetch_sub(1, Ordering::Relaxed);
@@ -189,32 +190,5 @@ impl ShardLoop {
         self.ready.shrink_to_fit();
         self.arrivals.shrink_to_fit();
         (self.settings.give_back)();
-    }
-
-    /// Closes connections until at most `open_max` are open.
-    fn close_down_to(&mut self, open_max: usize) {
-        // Those that are closing still live, so this alone may not say that all is done; mostly it spares the look at all of them.
-        if self.live <= open_max {
-            return;
-        }
-        let mut open: Vec<LaneId> = self.connections.iter().flatten().filter(|c| c.is_open()).map(|c| c.lane).collect();
-        let retry_ms = self.settings.drain.retry.as_millis() as u64;
-        while open.len() > open_max {
-            let Some(lane) = open.pop() else { return };
-            self.answer(lane, &Event::Drain { retry_ms });
-            self.end(lane, CloseReason::Drain);
-        }
-    }
-
-    /// Closes as many connections as the drain's pace asks for.
-    pub(super) fn keep_pace(&mut self) {
-        let Some(pace) = self.pace else { return };
-        self.close_down_to(pace.open_max(self.now));
-        let is_over = self.now >= pace.ends_at() + self.settings.heartbeat.close;
-        // Who was let in a moment ago is on the way to this loop, and must be told too.
-        let is_empty = self.live == 0 && self.intake.is_empty() && !self.hub.has_handshakes(self.index);
-        if is_empty || is_over {
-            self.has_ended = true;
-        }
     }
 }

@@ -23,7 +23,7 @@ use crate::counters::{Handshake, TlsHandshake, Via};
 use crate::gate::{Permit, Refused};
 use crate::head::Head;
 use crate::http::{self, ClientContext};
-use crate::listener::{ACCEPT_RETRY, PolledListener, Stream};
+use crate::listener::{ACCEPT_RETRY, BACKLOG, PolledListener, Stream};
 use crate::problem::Problem;
 use crate::proxied::{self, Named, Proxied};
 use crate::settings::ProxyProtocol;
@@ -77,12 +77,12 @@ impl ShardLoop {
     /// Lets sockets in, a bounded number.
     pub(super) fn accept_newcomers(&mut self) {
         let Some(mut entrance) = self.entrance.take() else { return };
-        if !self.hub.drain().is_accepting() {
-            entrance.listener.close(self.poll.get_ref().registry());
-            return;
-        }
+        let is_last = !self.hub.drain().is_accepting();
+        // Whoever waits when the listener closes came while it was open: all of them are let in first.
+        let accepts = if is_last { BACKLOG as usize } else { ACCEPTS_PER_TURN };
+        entrance.has_more |= is_last;
         entrance.retry_if_due(self.now);
-        for _ in 0..ACCEPTS_PER_TURN {
+        for _ in 0..accepts {
             if !entrance.has_more {
                 break;
             }
@@ -100,7 +100,11 @@ impl ShardLoop {
                 }
             }
         }
-        self.entrance = Some(entrance);
+        if is_last {
+            entrance.listener.close(self.poll.get_ref().registry());
+        } else {
+            self.entrance = Some(entrance);
+        }
     }
 
     fn receive(&mut self, socket: OwnedFd, peer: Option<IpAddr>) {
@@ -347,8 +351,10 @@ impl ShardLoop {
     fn hand_to_hyper(&mut self, newcomer: Newcomer, early: Bytes) {
         let Newcomer { lane, permit, source, .. } = newcomer;
         let Some(socket) = self.take_out(lane) else { return };
-        let context = Rc::new(ClientContext { hub: self.hub.clone(), shard: self.index, source });
-        self.serve_apart(socket, |stream| http::serve_client(context, stream, early, permit));
+        let (hub, is_over) = (self.hub.clone(), self.is_over.clone());
+        let context = Rc::new(ClientContext { hub, shard: self.index, source, is_over });
+        let told = self.http.told();
+        self.serve_apart(socket, |stream| http::serve_client(context, stream, early, permit, told));
     }
 
     /// Serves a socket by a task.

@@ -10,6 +10,7 @@ mod end;
 mod handshake;
 mod heartbeat;
 mod inspect;
+mod leaving;
 mod newcomers;
 mod orders;
 mod perform;
@@ -23,7 +24,9 @@ mod start;
 mod timers;
 mod token;
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,12 +41,13 @@ use self::connection::{Connection, Phase};
 use self::crowd::Crowd;
 use self::handshake::Entrance;
 use self::heartbeat::Beat;
+use self::leaving::Leaving;
 use self::newcomers::Newcomers;
 use self::recovery::Behind;
 use self::rooms::LocalRooms;
 use self::sockets::Sockets;
 use self::timers::Timers;
-use crate::drain::Pace;
+use crate::ending::Ending;
 use crate::head::HeadLimits;
 use crate::hub::Hub;
 use crate::listener::Transport;
@@ -104,6 +108,8 @@ struct ShardLoop {
     connections: Vec<Option<Box<Connection>>>,
     /// How many of them there are.
     live: usize,
+    /// Of these, those that have not been told to close.
+    open: usize,
     crowd: Crowd,
     rooms: LocalRooms,
     /// Connections that have not been told all they missed.
@@ -126,8 +132,12 @@ struct ShardLoop {
     discard: Vec<u8>,
     /// Replies to the connection that is being read, sent when its read is done.
     replies: Replies,
-    pace: Option<Pace>,
+    /// Once the node leaves service.
+    leaving: Option<Leaving>,
     has_ended: bool,
+    /// The same, for the tasks that speak HTTP: they go on for as long as they have something to answer.
+    is_over: Rc<Cell<bool>>,
+    http: Ending,
     dice: Dice,
     /// The coarse clock: read once per turn.
     now: Duration,
@@ -163,6 +173,9 @@ impl ShardLoop {
             let has_more = self.turn()?;
             // At once: were a task to run in between, it could let somebody in whom nobody would serve.
             if self.has_ended {
+                self.is_over.set(true);
+                let Self { http, .. } = self;
+                http.wait().await;
                 return Ok(());
             }
             if has_more {
@@ -192,7 +205,7 @@ impl ShardLoop {
 
     fn next_deadline(&self) -> Option<Duration> {
         let pressed = (!self.pressed.is_empty()).then(|| self.now + PRESSURE_RETRY);
-        let pace = self.pace.as_ref().map(|pace| pace.next_step(self.now));
+        let pace = self.leaving.as_ref().map(|leaving| leaving.next(self.now, self.open));
         let accept = self.entrance.as_ref().and_then(|entrance| entrance.retry_at);
         let newcomer = self.newcomers.next_deadline();
         let crowd = self.crowd.next();

@@ -18,6 +18,7 @@ use super::ShardLoop;
 use super::connection::{Connection, Phase};
 use super::heartbeat::{Beat, Heartbeat};
 use super::inspect::Inspection;
+use super::leaving::tenths;
 use crate::gate::Permit;
 use crate::hub::ConnectionId;
 use crate::ledger::Closed;
@@ -55,10 +56,10 @@ pub enum Order {
         /// Where to say whether it was there, and open; nowhere, if nobody asks.
         told: Option<oneshot::Sender<bool>>,
     },
-    /// Close all connections evenly over the window, then end.
+    /// Close all connections, evenly from now on, then end.
     Drain {
-        /// The window.
-        window: Duration,
+        /// When all are to be closed, on the node's clock.
+        ends: Duration,
     },
 }
 
@@ -118,10 +119,7 @@ impl ShardLoop {
                     let _ = told.send(is_open);
                 }
             }
-            Item::Order(Order::Drain { window }) => {
-                let open = self.connections.iter().flatten().filter(|c| c.is_open()).count();
-                self.pace = Some(crate::drain::Pace::new(self.now, window, open));
-            }
+            Item::Order(Order::Drain { ends }) => self.leave_by(ends),
         }
     }
 
@@ -211,6 +209,7 @@ impl ShardLoop {
             is_pressed: false,
             unread: None,
             acks_owed: 0,
+            spoke: tenths(self.now),
             rate,
             permit,
         };
@@ -220,6 +219,7 @@ impl ShardLoop {
         }
         self.connections[index] = Some(Box::new(connection));
         self.live += 1;
+        self.open += 1;
         self.crowd.came(self.live);
         self.hub.counters().connections.fetch_add(1, Ordering::Relaxed);
         self.arm(lane, due);

@@ -8,6 +8,7 @@ use fanfare_protocol::wire::{Agreement, Decoder, Deflated, Input, Message, Opcod
 use fanfare_protocol::{Action, CloseReason};
 
 use super::connection::Phase;
+use super::leaving::tenths;
 use super::{ACKS_OWED_PAUSE, READ_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PAUSE, Replies, ShardLoop};
 use crate::observed::Limit;
 use crate::tls::Received;
@@ -166,7 +167,9 @@ impl ShardLoop {
 
     fn on_message(&mut self, lane: LaneId, message: Message<'_>) {
         let limits = self.settings.messages;
+        let now = tenths(self.now);
         let Some(connection) = self.connection(lane) else { return };
+        connection.spoke = now;
         let action: Action<'_> = connection.session.handle(message, &limits);
         self.perform(lane, action);
     }

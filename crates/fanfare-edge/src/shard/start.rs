@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
@@ -24,6 +25,7 @@ use super::sockets::Sockets;
 use super::timers::Timers;
 use super::{Dice, EVENTS_PER_TURN, LISTENER, READ_BYTES_MAX, Replies, ShardLoop, WAKE};
 use crate::Settings;
+use crate::ending::Ending;
 use crate::hub::{Hub, MetricsPage};
 use crate::listener::{Listeners, ShardListener};
 
@@ -125,6 +127,7 @@ impl ShardLoop {
             head_limits: head_limits(&settings),
             connections: Vec::new(),
             live: 0,
+            open: 0,
             crowd: Crowd::default(),
             rooms: LocalRooms::default(),
             behind: Behind::default(),
@@ -139,8 +142,10 @@ impl ShardLoop {
             histories: HashMap::new(),
             discard: vec![0; 4_096],
             replies: Replies::default(),
-            pace: None,
+            leaving: None,
             has_ended: false,
+            is_over: Rc::default(),
+            http: Ending::new(),
             dice: Dice(seed ^ index as u64),
             now: hub.now(),
             hub,

@@ -54,6 +54,7 @@ impl<P: Encode> Shard<P> {
             return;
         };
         local.applied = seq;
+        local.said = self.now;
         let bytes_max = BATCH_BYTES_MAX.min(self.limits.outbox_bytes_max / 4).max(1);
         let messages_max = (self.limits.outbox_messages_max / 4).max(1);
         if local.open_batch(bytes_max, messages_max).is_none() {

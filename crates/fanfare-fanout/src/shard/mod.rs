@@ -216,6 +216,14 @@ impl<P: Encode> Shard<P> {
         subscriptions.iter().map(|s| self.rooms[s.room as usize].id)
     }
 
+    /// When something was last said in one of the lane's rooms, while they had members here; zero when nothing was.
+    #[must_use]
+    pub fn last_said_to(&self, lane: LaneId) -> Duration {
+        let state = self.lanes.get(lane.index as usize).filter(|state| state.generation == lane.generation);
+        let subscriptions = state.map_or(&[][..], |state| state.subscriptions.as_slice());
+        subscriptions.iter().map(|s| self.rooms[s.room as usize].said).max().unwrap_or_default()
+    }
+
     fn outbox(&self, lane: LaneId) -> Option<&Outbox> {
         self.lanes.get(lane.index as usize).filter(|s| s.generation == lane.generation)?.outbox.as_deref()
     }

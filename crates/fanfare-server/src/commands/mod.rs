@@ -3,6 +3,7 @@
 pub mod check;
 pub mod config;
 pub mod dev;
+pub mod drain;
 pub mod publish;
 pub mod serve;
 pub mod sub;

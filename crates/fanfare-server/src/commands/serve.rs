@@ -1,12 +1,12 @@
 //! `fanfare serve`: the production server.
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::node::Node;
 
-/// Runs the gateway until it is told to leave (SIGTERM or SIGINT); a second signal closes what is left at once.
+/// Runs the gateway until it is told to leave (SIGTERM or SIGINT); each further signal halves what is left of the drain.
 ///
 /// # Errors
 /// When it cannot start, or a shard failed.
@@ -23,26 +23,23 @@ pub(super) fn until_signalled(config: &Config, greet: impl FnOnce(&Node) -> anyh
         let mut interrupt = signal(SignalKind::interrupt())?;
         let node = Node::start(config)?;
         greet(&node)?;
-        let (count, counted) = watch::channel(0_u8);
+        let (tell, signals) = mpsc::channel(SIGNALS_MAX);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                count.send_modify(|count| *count = count.saturating_add(1));
+                // Where so many wait already, one more makes no difference.
+                let _ = tell.try_send(());
             }
         });
-        // The first signal means leave, the second means now.
-        node.run(signalled(counted.clone(), 1), signalled(counted, 2)).await
+        node.run(signals).await
     })
 }
 
-/// Waits until so many signals have come.
-async fn signalled(mut counted: watch::Receiver<u8>, times: u8) {
-    // The counting task ends with the runtime that this runs on, not before.
-    let _ = counted.wait_for(|&count| count >= times).await;
-}
+/// Signals that wait to be looked at. Each halves what is left of a drain: so many leave nothing.
+const SIGNALS_MAX: usize = 64;
 
 /// Descriptors that stay for the admin listener, logs and poll sets when clients take all the others.
 const DESCRIPTORS_KEPT: u64 = 128;

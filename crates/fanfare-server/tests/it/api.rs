@@ -597,11 +597,10 @@ async fn both_listeners_may_be_unix_sockets() {
     let file = ConfigFile::new("unix.toml", toml);
     let config = Config::dev(&Flags::default(), Some(&file), &Environment::default()).expect("a configuration");
     let node = Node::start(&config).expect("a node that starts");
-    let (leave, told) = tokio::sync::oneshot::channel::<()>();
-    let told = async { _ = told.await };
+    let (leave, signals) = tokio::sync::mpsc::channel(1);
     let running = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(node.run(told, std::future::pending()))
+        runtime.block_on(node.run(signals))
     });
 
     let mut sockets = Vec::new();
@@ -626,7 +625,7 @@ async fn both_listeners_may_be_unix_sockets() {
         let message = within("a message", socket.next()).await.expect("a message").expect("no failure");
         assert_eq!(message, Message::text("over unix"));
     }
-    leave.send(()).expect("a node that runs");
+    leave.send(()).await.expect("a node that runs");
     for socket in &mut sockets {
         let close = within("a close", socket.next()).await.expect("a close").expect("no failure");
         assert!(matches!(&close, Message::Close(Some(frame)) if u16::from(frame.code) == 1012), "{close:?}");

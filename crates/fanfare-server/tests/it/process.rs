@@ -316,9 +316,16 @@ fn a_signal_right_after_the_start_is_not_too_early() {
 }
 
 #[test]
-fn a_second_signal_hurries_out_of_the_grace_and_out_of_the_window() {
-    for (grace, window, said) in [("3600000", "3600000", "leaving service"), ("0", "3600000", "listener closed")] {
-        let slow = [("FANFARE_DRAIN__GRACE_MS", grace), ("FANFARE_DRAIN__WINDOW_MS", window)];
+fn further_signals_hurry_out_of_the_grace_and_out_of_the_window() {
+    for (grace, window, said, half) in [
+        ("3600000", "3600000", "leaving service", "all closed in 3"),
+        ("0", "3600000", "listener closed", "all closed in 1"),
+    ] {
+        let slow = [
+            ("FANFARE_DRAIN__GRACE_MS", grace),
+            ("FANFARE_DRAIN__WINDOW_MS", window),
+            ("FANFARE_HEARTBEAT__CLOSE_MS", "300"),
+        ];
         let mut serve = Process::fanfare(SERVE, &slow);
         let (clients, admin) = serve.addresses();
         // Two, so that the pace of an hour has closed one of them at the most.
@@ -330,6 +337,12 @@ fn a_second_signal_hurries_out_of_the_grace_and_out_of_the_window() {
         assert_eq!(get_from(admin, "/livez").0, 200);
         assert!(serve.is_running());
         serve.signal(Signal::TERM);
+        // Half of what was left; half of a half, and so on, leaves nothing at last.
+        serve.err.wait_for(&["told to hurry", half]);
+        while serve.is_running() {
+            serve.signal(Signal::TERM);
+            thread::sleep(Duration::from_millis(2));
+        }
         for client in &mut held {
             assert_eq!(close_code(client), 1012);
         }

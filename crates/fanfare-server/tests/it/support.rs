@@ -14,7 +14,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message, handshake::client::Response, http};
@@ -55,8 +55,7 @@ pub(crate) struct TestNode {
     pub(crate) clients: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) hub: Arc<Hub>,
-    leave: Option<oneshot::Sender<()>>,
-    hurry: Option<oneshot::Sender<()>>,
+    signals: mpsc::Sender<()>,
     thread: Option<thread::JoinHandle<anyhow::Result<()>>>,
 }
 
@@ -79,24 +78,28 @@ impl TestNode {
             panic!("this node is for TCP; start one over Unix sockets by hand");
         };
         let hub = node.hub().clone();
-        let (leave, told_to_leave) = oneshot::channel();
-        let (hurry, told_to_hurry) = oneshot::channel();
+        let (signals, received) = mpsc::channel(64);
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(node.run(told(told_to_leave), told(told_to_hurry)))
+            runtime.block_on(node.run(received))
         });
-        Self { clients, admin, hub, leave: Some(leave), hurry: Some(hurry), thread: Some(thread) }
+        Self { clients, admin, hub, signals, thread: Some(thread) }
+    }
+
+    /// Begins the drain; halves what is left of one that has begun.
+    pub(crate) fn signal(&self) {
+        // A node that has ended is not told; joining it says whether it should have.
+        let _ = self.signals.try_send(());
     }
 
     /// Begins the drain.
     pub(crate) fn leave(&mut self) {
-        // A node that has ended is not told; joining it says whether it should have.
-        let _ = self.leave.take().map(|leave| leave.send(()));
+        self.hub.leave(None);
     }
 
-    /// Ends the drain's waiting.
+    /// Ends the drain's waiting: an hour is a microsecond after that many halves.
     pub(crate) fn hurry(&mut self) {
-        let _ = self.hurry.take().map(|hurry| hurry.send(()));
+        (0..40).for_each(|_| self.signal());
     }
 
     /// Waits for the end of a drain that has begun.
@@ -156,7 +159,6 @@ impl TestNode {
 
 impl Drop for TestNode {
     fn drop(&mut self) {
-        self.leave();
         self.hurry();
         if thread::panicking() {
             return;
@@ -167,12 +169,6 @@ impl Drop for TestNode {
             thread::sleep(Duration::from_millis(1));
         }
         self.join();
-    }
-}
-
-async fn told(word: oneshot::Receiver<()>) {
-    if word.await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 
