@@ -13,6 +13,7 @@ SEEDS ?= 64
 LOOM_PREEMPTIONS ?= 3
 FUZZ_SECONDS ?= 60
 ICOUNT_LIMIT ?= 3
+MINUTES ?= 30
 ARGS ?=
 
 comma := ,
@@ -78,7 +79,7 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 
 # ---- test ----
 
-.PHONY: drain-test test unit send-paths doctest loom sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke conformance load bench icount icount-baseline compare profile
+.PHONY: drain-test test unit send-paths doctest loom sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke soak conformance load bench icount icount-baseline compare profile
 test: unit send-paths doctest loom browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
@@ -139,6 +140,10 @@ package: build ## the Debian package, into target/package; installed, started an
 smoke: build ## release server + fanfare-load: 5,000 connections in 500 rooms, nothing may be missing
 	$(say) 'smoke: 5,000 connections in 500 rooms'
 	@tools/smoke "$(TARGET)/release"
+
+soak: build ## everything at once for MINUTES=30: nothing lost unexplained, memory flat, no descriptor left
+	$(say) 'soak, $(MINUTES) minutes'
+	@node=$$(tools/need node) && ulimit -n "$$(ulimit -Hn)" && "$$node" tools/soak.mjs "$(TARGET)/release" $(MINUTES)
 
 conformance: ## the Autobahn test suite against /echo; writes docs/conformance.md (needs the network: PyPI; CASES='7.*' runs some)
 	$(say) 'release build of fanfare'

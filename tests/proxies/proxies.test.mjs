@@ -128,6 +128,29 @@ for (const proxy of PROXIES) {
   }, { skip: process.env.PROXY_LONG ? false : 'PROXY_LONG=1 runs it, 100 s', timeout: 120_000 });
 }
 
+/** Two connections for each address: whoever is counted under the proxy's would be refused. */
+function counts(name, proxy, config, replacements = []) {
+  through(`${name}: the node knows the client's address, and believes nobody else`, async () => {
+    const gateway = await programs.gateway('gateway', { config: `[limits]\nconnections_per_ip_max = 2\n${config}` });
+    const { port } = await programs[proxy]([gateway], { replacements: replacements.map((replace) => replace(gateway)) });
+    const from = (address, headers) => open(port, '/ws', { from: address, headers });
+    await from('127.0.0.2');
+    await from('127.0.0.2', { 'X-Forwarded-For': '192.0.2.1' });
+    await assert.rejects(from('127.0.0.2'), { status: 429 });
+    await assert.rejects(from('127.0.0.2', { 'X-Forwarded-For': '192.0.2.7' }), { status: 429 }, 'what the client says of itself');
+    await from('127.0.0.3');
+    const list = await fetch(`http://127.0.0.1:${gateway.admin}/api/connections`, { headers: { authorization: `Bearer ${KEY}` } });
+    const addresses = (await list.json()).connections.map(({ address }) => address).sort();
+    assert.deepEqual(addresses, ['127.0.0.2', '127.0.0.2', '127.0.0.3']);
+  });
+}
+
+const TRUSTED = '[proxy]\ntrusted = ["127.0.0.1"]';
+counts('haproxy, X-Forwarded-For', 'haproxy', TRUSTED);
+counts('nginx, X-Forwarded-For', 'nginx', TRUSTED);
+counts('haproxy, PROXY protocol', 'haproxy', `${TRUSTED}\nprotocol = "required"`,
+  [({ port, admin }) => [`127.0.0.1:${port} port ${admin}`, `127.0.0.1:${port} port ${admin} send-proxy-v2`, 2]]);
+
 /** Connects through `port` again and again until told to stop; each attempt must succeed. */
 function newcomers(port, every_ms = 20) {
   let going = true, count = 0;

@@ -16,17 +16,16 @@ export class WebSocketClient {
   #waiting = [];
   #bytes = Buffer.alloc(0);
 
-  /** Opens `path`; rejects with the status when it is refused. `before` is written first, as a proxy would (PROXY protocol). */
-  static open(port, path, { headers = {}, before } = {}) {
+  /** Opens `path`; rejects with the status when it is refused. `from`: the address to come from. */
+  static open(port, path, { headers = {}, from } = {}) {
     return new Promise((done, fail) => {
       const client = new WebSocketClient();
-      const socket = connect({ port, host: '127.0.0.1' });
+      const socket = connect({ port, host: '127.0.0.1', localAddress: from });
       client.socket = socket;
       let head = '';
       const lines = { Host: `127.0.0.1:${port}`, Upgrade: 'websocket', Connection: 'Upgrade', 'Sec-WebSocket-Version': '13',
         'Sec-WebSocket-Key': randomBytes(16).toString('base64'), ...headers };
       socket.on('connect', () => {
-        if (before) socket.write(before);
         socket.write(`GET ${path} HTTP/1.1\r\n${Object.entries(lines).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`);
       });
       const upgrading = (bytes) => {
