@@ -139,7 +139,9 @@ async fn a_crowd_that_leaves_gives_its_memory_back() {
     // As many as there are descriptors for, here and there; others test at the same time.
     let crowd = (limit.saturating_sub(2_000)).min(10_000) as usize;
     assert!(crowd >= 1_000, "{limit} descriptors are too few to show anything: ulimit -n 20000");
-    let process = Process::fanfare(&["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"], &[]);
+    // Closes are remembered, up to a bound: that memory is not to come back.
+    let arguments = ["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"];
+    let process = Process::fanfare(&arguments, &[("FANFARE_API__CLOSES_MAX", "0")]);
     let (clients, admin) = process.addresses();
     let mut staying = Vec::new();
     for _ in 0..10 {
