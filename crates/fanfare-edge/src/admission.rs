@@ -13,7 +13,7 @@ use crate::counters::Handshake;
 use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::query;
-use crate::token::HeldToken;
+use crate::token::{HeldToken, refusal};
 use crate::upgrade::{TOKEN_PROTOCOL, only, protocols};
 
 /// Which path was asked for.
@@ -66,7 +66,7 @@ pub(crate) fn admit<B>(hub: &Hub, request: &Request<B>, door: Door<'_>) -> Resul
     let session = Session::new(mode, dialect);
     let (identity, token, refused) = match identify(hub, request)? {
         Ok((identity, token)) => (identity, token, None),
-        Err(why) => (Identity::default(), None, Some(CloseReason::TokenRefused(why))),
+        Err(reason) => (Identity::default(), None, Some(reason)),
     };
     Ok(Admission { session, identity, token, refused, since })
 }
@@ -108,21 +108,19 @@ fn dialect(mode: &Mode, query: Option<&str>) -> Result<Dialect, Refusal> {
 }
 
 /// Who the client is, and the token that says so; or why it is not believed.
-type Identified = Result<(Identity, Option<Box<HeldToken>>), &'static str>;
+type Identified = Result<(Identity, Option<Box<HeldToken>>), CloseReason>;
 
 fn identify<B>(hub: &Hub, request: &Request<B>) -> Result<Identified, Refusal> {
     let settings = hub.settings();
     if let Some(token) = token(request) {
         let verified = hub.verify_token(&token);
-        return Ok(verified
-            .map(|(identity, token)| (identity, Some(Box::new(token))))
-            .map_err(fanfare_guard::TokenError::text));
+        return Ok(verified.map(|(identity, token)| (identity, Some(Box::new(token)))).map_err(refusal));
     }
     let Some(name) = query::parameter(request.uri().query(), "name").filter(|name| !name.is_empty()) else {
         return Ok(Ok((Identity::default(), None)));
     };
     if !settings.guests {
-        return Ok(Err("a name needs a token here: guests may not choose one"));
+        return Ok(Err(CloseReason::TokenRefused("a name needs a token here: guests may not choose one")));
     }
     match UserName::guest(&name) {
         Ok(user) => Ok(Ok((Identity { user: Some(user), ..Identity::default() }, None))),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use fanfare_guard::TokenError;
 use fanfare_protocol::CloseReason;
 
 /// Labels of [`Counters::handshakes`].
@@ -59,6 +60,8 @@ pub struct Counters {
     pub handshakes: [AtomicU64; HANDSHAKE_RESULTS.len()],
     /// Closed connections by reason, in the order of [`CloseReason::LABELS`].
     pub closes: [AtomicU64; CloseReason::LABELS.len()],
+    /// Tokens that were checked: those that hold, then those that do not, in the order of [`TokenError::ALL`].
+    pub tokens: [AtomicU64; 1 + TokenError::ALL.len()],
     /// Messages received from clients.
     pub received: AtomicU64,
     /// Publications told to connections that came back.
@@ -84,6 +87,11 @@ impl Counters {
 
     pub(crate) fn via(&self, said: Via) {
         self.via[said as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn token(&self, error: Option<TokenError>) {
+        let place = error.map_or(0, |error| 1 + error as usize);
+        self.tokens[place].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn closed(&self, reason: CloseReason) {

@@ -18,10 +18,10 @@ use crate::ledger::{Closed, Ledger};
 use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::observed::Limit;
 use crate::shard::Order;
-use crate::{Counters, Drain, HeldQueue, ModerationStats, Settings, WouldReject};
+use crate::{Counters, Drain, HeldQueue, ModerationStats, RevocationList, Settings, WouldReject};
 
 /// So long a shard may take to answer who asks it. One that has ended, at the end of a drain, never does.
-const SHARD_ANSWER_MAX: Duration = Duration::from_secs(5);
+pub(crate) const SHARD_ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A metrics page and its content type.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ pub struct Hub {
     would_reject: Arc<WouldReject>,
     moderation_stats: ModerationStats,
     held: HeldQueue,
+    revocations: RevocationList,
     /// By shard: handshakes that were answered and are not connections yet. Written by the shard's thread alone.
     handshakes: Box<[AtomicUsize]>,
     gate: Arc<Gate>,
@@ -77,6 +78,7 @@ impl Hub {
             ledger: Ledger::new(shards, settings.closes_max),
             moderation_stats: ModerationStats::default(),
             held: HeldQueue::new(settings.held_max),
+            revocations: RevocationList::new(settings.revocations_max),
             drain: Drain::default(),
             started: Instant::now(),
             metrics,
@@ -189,6 +191,12 @@ impl Hub {
     #[must_use]
     pub fn held(&self) -> &HeldQueue {
         &self.held
+    }
+
+    /// Tokens that were taken back.
+    #[must_use]
+    pub fn revocations(&self) -> &RevocationList {
+        &self.revocations
     }
 
     /// Whether this node is leaving service.

@@ -30,6 +30,7 @@ mod prefixed;
 mod problem;
 mod proxied;
 mod query;
+mod revoked;
 mod settings;
 mod shard;
 mod source;
@@ -47,6 +48,7 @@ pub use hub::{Hub, MetricsPage, MetricsText};
 pub use listener::{Bound, Listeners};
 pub use moderation::{HELD_OUTCOMES, HeldQueue, MODERATION_ACTIONS, ModerationStats};
 pub use observed::{OBSERVED_LIMITS, WouldReject};
+pub use revoked::RevocationList;
 pub use settings::{
     ApiSettings, CompressionSettings, DrainSettings, Page, ProxyProtocol, ProxySettings, Script, SendPath, Settings,
 };

@@ -62,6 +62,8 @@ pub struct Settings {
     pub tokens: TokenKeys,
     /// A connection is told so long before its token ends, but not before half of its time is over; zero: it is not told.
     pub expiry_warning: Duration,
+    /// Revocations that are remembered. Beyond: refused.
+    pub revocations_max: usize,
     /// What one client may send.
     pub messages: MessageLimits,
     /// How messages may be compressed; `None`: not at all.

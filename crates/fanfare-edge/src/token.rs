@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fanfare_guard::{Bucket, Identity, TokenError, Verified};
+use fanfare_guard::{Bucket, Identity, TokenError, TokenMark, Verified};
+use fanfare_protocol::{CloseReason, UserName};
 
 use crate::hub::Hub;
 
@@ -14,6 +15,9 @@ const REFRESHES_BURST: u32 = 10;
 pub(crate) struct HeldToken {
     /// When it ends, on the node's clock.
     expires: Option<Duration>,
+    /// When it was minted, since 1970, and its own name: what it can be revoked by.
+    issued: Option<Duration>,
+    id: Option<Box<str>>,
     /// When the client is told that it ends. `None`: it has been, or is not.
     warning: Option<Duration>,
     /// Refreshes that may still be tried: one a second in the long run.
@@ -38,7 +42,12 @@ impl HeldToken {
             let left = expires.saturating_sub(now);
             expires.saturating_sub(warning.min(left / 2))
         });
-        Self { expires, warning, refreshes: Bucket::new(1, REFRESHES_BURST) }
+        Self { expires, warning, issued: None, id: None, refreshes: Bucket::new(1, REFRESHES_BURST) }
+    }
+
+    /// What it can be revoked by, with the user it speaks for.
+    pub(crate) fn mark<'a>(&'a self, user: Option<&'a UserName>) -> TokenMark<'a> {
+        TokenMark { user, id: self.id.as_deref(), issued: self.issued }
     }
 
     /// When to look at it again.
@@ -78,15 +87,34 @@ pub(crate) fn seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
+/// The time since 1970.
+pub(crate) fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// How a connection ends whose token does not hold.
+pub(crate) fn refusal(error: TokenError) -> CloseReason {
+    CloseReason::TokenRefused(error.text())
+}
+
 impl Hub {
-    /// Whether a token holds now: who it speaks for, and what a connection keeps of it.
+    /// Whether a token holds now: who it speaks for, and what a connection keeps of it. Counted.
     pub(crate) fn verify_token(&self, token: &str) -> Result<(Identity, HeldToken), TokenError> {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let result = self.judge_token(token);
+        self.counters().token(result.as_ref().err().copied());
+        result
+    }
+
+    fn judge_token(&self, token: &str) -> Result<(Identity, HeldToken), TokenError> {
+        let (wall, now) = (wall_clock(), self.now());
         let settings = self.settings();
-        let Verified { identity, expires, .. } = settings.tokens.verify(token, wall)?;
-        let now = self.now();
+        let Verified { identity, expires, issued, id } = settings.tokens.verify(token, wall)?;
         let expires = expires.map(|expires| now.saturating_add(expires.saturating_sub(wall)));
-        Ok((identity, HeldToken::new(now, expires, settings.expiry_warning)))
+        let held = HeldToken { issued, id, ..HeldToken::new(now, expires, settings.expiry_warning) };
+        if self.revocations().covers(held.mark(identity.user.as_ref())) {
+            return Err(TokenError::Revoked);
+        }
+        Ok((identity, held))
     }
 }
 

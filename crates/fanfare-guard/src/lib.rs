@@ -6,6 +6,7 @@
 //! - [`OriginPolicy`] decides at the door whether a browser's page may connect.
 //! - [`Namespaces`] finds the [`NamespacePolicy`] of a room; asked about an [`Identity`], it gives a [`Verdict`].
 //! - [`TokenKeys`] says whether a token holds and what it grants, and mints tokens.
+//! - [`Revocations`] remembers which were taken back before their time.
 //! - [`Bucket`] says whether a connection is within its rate.
 //! - [`Moderation`] looks at what a message says and gives a [`Ruling`].
 //!
@@ -14,12 +15,14 @@
 mod origin;
 mod policy;
 mod rate;
+mod revocation;
 mod token;
 pub mod words;
 
 pub use origin::{OriginError, OriginPolicy};
 pub use policy::{Identity, NamespacePolicy, Namespaces, Right, SlowPolicy, UnknownRight, Verdict};
 pub use rate::Bucket;
+pub use revocation::{Revocation, Revocations, RevocationsFull, Revoked, TOKEN_ID_BYTES_MAX, TokenMark};
 pub use token::{
     Claims, Grant, KeyError, NumericDate, RoomRight, TOKEN_BYTES_MAX, TokenError, TokenKeys, TokenRules, Verified,
 };

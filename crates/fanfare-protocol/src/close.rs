@@ -37,6 +37,8 @@ pub enum CloseReason {
     TokenRefused(&'static str),
     /// Its token's time is over.
     TokenExpired,
+    /// Its token was taken back before its time.
+    TokenRevoked,
     /// A command that this connection may not give, or a room it may not enter.
     NotAllowed,
     /// The room was closed for all.
@@ -83,7 +85,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 24] = [
+    pub const LABELS: [&'static str; 25] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -108,6 +110,7 @@ impl CloseReason {
         "bad_deflate",
         "rejected",
         "slow_consumer_resumable",
+        "token_revoked",
     ];
 
     /// What each reason means for whoever operates the node and what to do next, in the order of [`Self::LABELS`].
@@ -136,6 +139,7 @@ impl CloseReason {
         "A compressed message could not be inflated. Look at the client's compression or at a proxy between.",
         "Moderation refused the message, in a dialect that has no other word for it. See docs/moderation.md.",
         "As slow_consumer, in a room whose history has what it missed: it comes back with `since`, see docs/history.md.",
+        "Its token was taken back with POST /api/revoke; GET /api/revoke shows since when. A newer token lets the user in. See docs/auth.md.",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -166,6 +170,7 @@ impl CloseReason {
             Self::BadDeflate => 21,
             Self::Rejected => 22,
             Self::SlowConsumerResumable { .. } => 23,
+            Self::TokenRevoked => 24,
         }
     }
 
@@ -187,7 +192,7 @@ impl CloseReason {
             Self::MessageTooBig { .. } => 1009,
             Self::Internal => 1011,
             Self::Drain => 1012,
-            Self::TokenRefused(_) | Self::TokenExpired => 4401,
+            Self::TokenRefused(_) | Self::TokenExpired | Self::TokenRevoked => 4401,
             Self::NotAllowed => 4403,
             Self::RoomClosed => 4410,
             Self::Kicked => 4420,
@@ -235,6 +240,7 @@ impl CloseReason {
             Self::MessageTooBig { max } => format!("message over {max} bytes").into(),
             Self::TokenRefused(why) => why.into(),
             Self::TokenExpired => "token expired, connect with a new one".into(),
+            Self::TokenRevoked => "token revoked".into(),
             Self::NotAllowed => "not allowed".into(),
             Self::RoomClosed => "room closed".into(),
             Self::Kicked => "kicked".into(),
@@ -286,6 +292,7 @@ mod tests {
             CloseReason::BadDeflate,
             CloseReason::Rejected,
             CloseReason::SlowConsumerResumable { bytes: usize::MAX, messages: usize::MAX },
+            CloseReason::TokenRevoked,
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

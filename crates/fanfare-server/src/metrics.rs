@@ -9,7 +9,7 @@ use fanfare_edge::{
     VIA_PROXY,
 };
 use fanfare_fanout::{LATENCY_BOUNDS_US, Slow};
-use fanfare_guard::{Cause, words::WordList};
+use fanfare_guard::{Cause, TokenError, words::WordList};
 use fanfare_protocol::CloseReason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -112,6 +112,11 @@ impl Writer<'_> {
         let closes = counters.closes.iter().map(|count| count.load(Ordering::Relaxed));
         let closes: Vec<_> = CloseReason::LABELS.into_iter().zip(closes).collect();
         self.labelled("closes", "Connections closed, by reason", "reason", &closes)?;
+        let tokens = counters.tokens.iter().map(|count| count.load(Ordering::Relaxed));
+        let labels = std::iter::once("holds").chain(TokenError::ALL.into_iter().map(TokenError::label));
+        let tokens: Vec<_> = labels.zip(tokens).collect();
+        self.labelled("tokens", "Tokens checked, by result", "result", &tokens)?;
+        self.gauge("revocations", "Revocations of tokens that are remembered", hub.revocations().len() as i64)?;
         let handshakes = counters.handshakes.iter().map(|count| count.load(Ordering::Relaxed));
         let handshakes: Vec<_> = HANDSHAKE_RESULTS.into_iter().zip(handshakes).collect();
         self.labelled("handshakes", "WebSocket handshakes, by result", "result", &handshakes)?;

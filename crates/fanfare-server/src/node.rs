@@ -238,6 +238,7 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         guests: config.guests,
         tokens: config.tokens.clone(),
         expiry_warning: config.expiry_warning,
+        revocations_max: config.revocations_max,
         messages: config.messages,
         compression: config.compression.as_ref().map(|compression| CompressionSettings {
             deflater: DeflaterSettings { threshold_bytes: compression.threshold_bytes, level: compression.level },

@@ -6,6 +6,7 @@ mod connections;
 mod drain;
 mod held;
 mod publish;
+mod revoke;
 mod rooms;
 mod route;
 
@@ -22,7 +23,7 @@ use crate::problem::{Answer, Problem, method_not_allowed, not_found};
 
 /// All routes: who adds some lists them in a file of their own, and that file here.
 const TABLES: &[&[Route]] =
-    &[publish::ROUTES, rooms::ROUTES, connections::ROUTES, closes::ROUTES, drain::ROUTES, held::ROUTES];
+    &[publish::ROUTES, rooms::ROUTES, connections::ROUTES, closes::ROUTES, drain::ROUTES, held::ROUTES, revoke::ROUTES];
 
 /// Answers a request under `/api/`.
 pub(crate) async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_fanout::{Delivery, Lane, LaneId, Queued, RoomId};
-use fanfare_guard::Identity;
+use fanfare_guard::{Identity, Revocation};
 use fanfare_protocol::{
     CloseReason, Dialect, Event, Mode, Position, ReplyId, Session, Variant, WireForm, wire::Decoder,
 };
@@ -55,6 +55,14 @@ pub enum Order {
         reason: CloseReason,
         /// Where to say whether it was there, and open; nowhere, if nobody asks.
         told: Option<oneshot::Sender<bool>>,
+    },
+    /// Close the connections whose tokens were taken back.
+    #[doc(hidden)]
+    Revoke {
+        /// Which.
+        revocation: Arc<Revocation>,
+        /// Where to say how many they were.
+        told: oneshot::Sender<u64>,
     },
     /// Close all connections, evenly from now on, then end.
     Drain {
@@ -120,6 +128,10 @@ impl ShardLoop {
                 }
             }
             Item::Order(Order::Drain { ends }) => self.leave_by(ends),
+            Item::Order(Order::Revoke { revocation, told }) => {
+                // Whoever asked may have gone; they are closed all the same.
+                let _ = told.send(self.revoke(&revocation));
+            }
         }
     }
 
@@ -165,6 +177,8 @@ impl ShardLoop {
             return;
         }
         self.sockets.insert(lane.index, socket);
+        // Its token may have been taken back since it was checked, and the word of that have been here before it.
+        let refused = refused.or_else(|| self.refused_meanwhile(&identity, token.as_deref()));
         self.insert(lane, session, (identity, token), permit);
         match refused {
             Some(reason) => self.end(lane, reason),

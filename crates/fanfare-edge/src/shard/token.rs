@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use fanfare_fanout::{Lane, LaneId};
-use fanfare_guard::Verdict;
+use fanfare_guard::{Identity, Revocation, TokenError, TokenMark, Verdict};
 use fanfare_protocol::{CloseReason, ErrorCode, Event, Mode, ReplyId, Target};
 
 use super::ShardLoop;
-use crate::token::{HeldToken, TokenBeat, seconds};
+use super::connection::Connection;
+use crate::token::{HeldToken, TokenBeat, refusal, seconds};
 
 const NO_TOKEN: &str = "this connection came without a token; connect with one";
 const ANOTHER_USER: &str = "token is of another user; connect with it instead";
@@ -57,6 +58,27 @@ impl ShardLoop {
         self.arm_by(lane, due);
         self.answer(lane, &Event::Refreshed { expires_in: life.map(seconds), id });
         self.leave_forbidden(lane);
+    }
+
+    /// Closes the connections whose tokens were taken back, and those of a user without a token. How many they were.
+    pub(super) fn revoke(&mut self, revocation: &Revocation) -> u64 {
+        let covers = |connection: &Connection| {
+            let user = connection.identity.user.as_ref();
+            let mark = connection.token.as_deref().map_or(TokenMark { user, ..TokenMark::default() }, |t| t.mark(user));
+            connection.is_open() && revocation.covers(mark)
+        };
+        let found = self.connections.iter().flatten().filter(|connection| covers(connection));
+        let lanes: Vec<_> = found.map(|connection| connection.lane).collect();
+        for &lane in &lanes {
+            self.end(lane, CloseReason::TokenRevoked);
+        }
+        lanes.len() as u64
+    }
+
+    /// Why a connection is closed at once whose token was checked some time ago.
+    pub(super) fn refused_meanwhile(&self, identity: &Identity, token: Option<&HeldToken>) -> Option<CloseReason> {
+        let mark = token?.mark(identity.user.as_ref());
+        self.hub.revocations().covers(mark).then(|| refusal(TokenError::Revoked))
     }
 
     /// Leaves the rooms that the new token does not open any more.

@@ -34,11 +34,13 @@ pub enum TokenError {
     Issuer,
     /// Its `sub` (or `name`, where there is no `sub`) cannot be a user's name.
     Subject,
+    /// Taken back before its end.
+    Revoked,
 }
 
 impl TokenError {
     /// Every one, for tables of documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoKeys,
         Self::TooLong,
         Self::Malformed,
@@ -52,6 +54,7 @@ impl TokenError {
         Self::Audience,
         Self::Issuer,
         Self::Subject,
+        Self::Revoked,
     ];
 
     /// What the client is told; says nothing about keys.
@@ -71,6 +74,28 @@ impl TokenError {
             Self::Audience => "token audience wrong",
             Self::Issuer => "token issuer wrong",
             Self::Subject => "token subject is not a name",
+            Self::Revoked => "token revoked",
+        }
+    }
+
+    /// Stable label for metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoKeys => "no_keys",
+            Self::TooLong => "too_long",
+            Self::Malformed => "malformed",
+            Self::Critical => "critical",
+            Self::Algorithm => "algorithm",
+            Self::KeyUnknown => "key_unknown",
+            Self::Signature => "signature",
+            Self::Claims => "claims",
+            Self::Expired => "expired",
+            Self::NotYet => "not_yet",
+            Self::Audience => "audience",
+            Self::Issuer => "issuer",
+            Self::Subject => "subject",
+            Self::Revoked => "revoked",
         }
     }
 }

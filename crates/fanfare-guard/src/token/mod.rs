@@ -30,7 +30,7 @@ use crate::Identity;
 pub const TOKEN_BYTES_MAX: usize = 8_192;
 
 /// What the clocks of whoever mints and whoever checks may differ by.
-const CLOCK_SKEW: Duration = Duration::from_secs(30);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(30);
 
 /// What every token must say besides being signed. Empty: it is not asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -243,7 +243,8 @@ fn unfit_keys_are_named_by_their_place_and_never_quoted() {
 #[test]
 fn every_refusal_is_documented() {
     let page = include_str!("../../../../docs/auth.md");
-    for error in TokenError::ALL {
+    for (place, error) in TokenError::ALL.into_iter().enumerate() {
+        assert_eq!(error as usize, place, "counters are kept by it");
         assert!(page.contains(&format!("\n| `{error}` | ")), "{error:?}");
     }
 }

@@ -350,6 +350,8 @@ section! {
         /// How long before its token ends a connection is told so (`expires`), milliseconds; never before half of
         /// the time is over. 0: it is not told.
         expiry_warning_ms: u64 = 60_000,
+        /// Revocations of tokens that are remembered (`POST /api/revoke`); the next is refused.
+        revocations_max: u64 = 10_000,
     }
 }
 

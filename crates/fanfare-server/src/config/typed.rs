@@ -73,6 +73,8 @@ pub struct Config {
     pub tokens: TokenKeys,
     /// How long before its token ends a connection is told so; zero: it is not.
     pub expiry_warning: Duration,
+    /// Revocations that are remembered.
+    pub revocations_max: usize,
     /// Keys that open the API. Without any, [`Config::api_open`] decides.
     pub api_keys: Vec<Secret>,
     /// Whether the API answers without a key: only in `fanfare dev`, and only while no key is configured. When this is
@@ -294,6 +296,7 @@ impl Check {
             guests: raw.auth.guests.value,
             tokens: self.tokens(&raw.auth),
             expiry_warning: self.time("auth.expiry_warning_ms", &raw.auth.expiry_warning_ms, 0..=HOUR_MS),
+            revocations_max: self.count("auth.revocations_max", &raw.auth.revocations_max, 1..=1_000_000),
             api_open: program == Program::Dev && api_keys.is_empty(),
             api_keys,
             api_on_client_listener: raw.api.on_client_listener.value,

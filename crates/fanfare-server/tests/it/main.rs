@@ -23,6 +23,7 @@ mod process;
 mod proxies;
 mod races;
 mod refresh;
+mod revoke;
 mod script;
 mod security;
 mod slow;

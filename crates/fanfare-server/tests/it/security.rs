@@ -112,6 +112,7 @@ fn reasons() -> Vec<CloseReason> {
         CloseReason::WriteTimeout { bytes: 0, messages: 0 },
         CloseReason::TooFast,
         CloseReason::Rejected,
+        CloseReason::TokenRevoked,
         CloseReason::Internal,
         CloseReason::TokenRefused(""),
         CloseReason::TokenExpired,
