@@ -5,8 +5,8 @@ use std::hint::black_box;
 use bytes::Bytes;
 use fanfare_protocol::wire::Message;
 use fanfare_protocol::{
-    Action, Dialect, ErrorCode, Event, MessageLimits, Mode, Payload, Published, ReplyId, RoomEvent, RoomName, Session,
-    UserName, Variant,
+    Action, Dialect, ErrorCode, Event, MessageLimits, Mode, Payload, Position, Published, ReplyId, RoomEvent, RoomName,
+    Session, UserName, Variant,
 };
 
 use crate::{Amount, Run, Stage, repeat};
@@ -41,11 +41,15 @@ pub fn stages() -> Vec<Stage> {
     stages
 }
 
-const VARIANTS: [(Variant, &str); 4] = [
+/// Where what is said stands.
+pub(crate) const POSITION: Position = Position { epoch: 0xfeed_f00d, offset: 7 };
+
+const VARIANTS: [(Variant, &str); 5] = [
     (Variant::JsonRoom, "json_room"),
     (Variant::JsonRooms, "json_rooms"),
     (Variant::Text, "text"),
     (Variant::TextJoined, "text_joined"),
+    (Variant::Sse, "sse"),
 ];
 
 type Check = fn(&Action<'_>) -> bool;
@@ -73,7 +77,7 @@ const COMMANDS: [(&str, &str, Check); 5] = [
 ];
 
 fn encode(variant: Variant, payload: Payload) -> Run {
-    let said = Published { offset: None, user: Some(user()), payload };
+    let said = Published { position: POSITION, offset: None, user: Some(user()), payload };
     encode_event_of_room(variant, RoomEvent::Message(room(), said))
 }
 
@@ -99,7 +103,7 @@ fn ack() -> Run {
 
 /// Sixteen text messages that a slow connection gets as one.
 fn join() -> Run {
-    let said = Published { offset: None, user: Some(user()), payload: Payload::Text(text(128)) };
+    let said = Published { position: POSITION, offset: None, user: Some(user()), payload: Payload::Text(text(128)) };
     let event = RoomEvent::Message(room(), said);
     let mut frames = Vec::new();
     (0..16).for_each(|_| Variant::TextJoined.encode(&event, &mut frames));

@@ -14,7 +14,7 @@ use fanfare_protocol::wire::Window;
 use fanfare_protocol::{Payload, Published, RoomEvent, VARIANTS, Variant, WireForm};
 use fanfare_registry::{Item, Said};
 
-use crate::dialects::{json, room};
+use crate::dialects::{POSITION, json, room};
 use crate::wire::json_list;
 use crate::{Amount, Run, Stage, repeat};
 
@@ -73,7 +73,8 @@ fn deflated() -> Run {
     let mut audience = Audience::of(vec![form; 1_000]);
     let payload: Bytes = json_list(2_048).into();
     repeat(move || {
-        let published = Published { offset: None, user: None, payload: Payload::Json(payload.clone()) };
+        let published =
+            Published { position: POSITION, offset: None, user: None, payload: Payload::Json(payload.clone()) };
         audience.event = Arc::new(Said::new(RoomEvent::Message(room(), published), Some(NOW)));
         audience.accept(None, None);
         audience.flush(1);
@@ -228,7 +229,7 @@ impl Audience {
 
 /// A publication of 128 bytes.
 fn said() -> Arc<Said> {
-    let said = Published { offset: None, user: None, payload: Payload::Json(json(128)) };
+    let said = Published { position: POSITION, offset: None, user: None, payload: Payload::Json(json(128)) };
     Arc::new(Said::new(RoomEvent::Message(room(), said), Some(NOW)))
 }
 

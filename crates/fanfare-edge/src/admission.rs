@@ -5,7 +5,7 @@
 
 use fanfare_guard::Identity;
 use fanfare_protocol::{CloseReason, Dialect, Mode, Position, RoomName, Session, UserName};
-use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
+use hyper::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use hyper::{Request, StatusCode};
 
 use crate::Settings;
@@ -22,6 +22,8 @@ pub(crate) enum Door<'a> {
     Rooms,
     /// The room's name as it stands in the path.
     Room(&'a str),
+    /// The same, of an event stream.
+    EventStream(&'a str),
     Echo,
     HelloWorld,
 }
@@ -33,12 +35,20 @@ impl<'a> Door<'a> {
             "/ws" => Some(Self::Rooms),
             "/echo" => settings.echo.then_some(Self::Echo),
             "/helloworld" => settings.echo.then_some(Self::HelloWorld),
-            _ => path.strip_prefix("/room/").filter(|room| !room.contains('/')).map(Self::Room),
+            _ => {
+                let room = path.strip_prefix("/room/")?;
+                let (name, door) = match room.strip_suffix("/sse") {
+                    Some(name) => (name, Self::EventStream(name)),
+                    None => (room, Self::Room(room)),
+                };
+                (!name.contains('/')).then_some(door)
+            }
         }
     }
 }
 
 /// A client whose handshake is finished.
+#[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) session: Session,
     pub(crate) identity: Identity,
@@ -59,10 +69,17 @@ pub(crate) fn admit<B>(hub: &Hub, request: &Request<B>, door: Door<'_>) -> Resul
         Door::Rooms => Mode::Rooms,
         Door::Echo => Mode::Echo,
         Door::HelloWorld => Mode::HelloWorld,
-        Door::Room(name) => Mode::Room(room(name)?),
+        Door::Room(name) | Door::EventStream(name) => Mode::Room(room(name)?),
     };
-    let dialect = dialect(&mode, query)?;
-    let since = query::parameter(query, "since").map(|since| since.parse().map_err(bad_request)).transpose()?;
+    let dialect = match door {
+        Door::EventStream(_) => stream_dialect(query)?,
+        Door::Rooms | Door::Room(_) | Door::Echo | Door::HelloWorld => dialect(&mode, query)?,
+    };
+    let last_event = matches!(door, Door::EventStream(_)).then(|| last_event(request)).flatten();
+    let since = match last_event {
+        Some(since) => Some(since),
+        None => query::parameter(query, "since").map(|since| since.parse().map_err(bad_request)).transpose()?,
+    };
     let session = Session::new(mode, dialect);
     let (identity, token, refused) = match identify(hub, request)? {
         Ok((identity, token)) => (identity, token, None),
@@ -75,7 +92,7 @@ fn bad_request(detail: &'static str) -> Refusal {
     (Handshake::Malformed, Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail))
 }
 
-fn check_origin<B>(hub: &Hub, request: &Request<B>) -> Result<(), Refusal> {
+pub(crate) fn check_origin<B>(hub: &Hub, request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     let host = only(headers, HOST).and_then(|host| host.to_str().ok());
     let is_allowed = match only(headers, ORIGIN) {
@@ -105,6 +122,22 @@ fn dialect(mode: &Mode, query: Option<&str>) -> Result<Dialect, Refusal> {
         (_, Some("text")) => Err(bad_request("format=text is spoken on /room/{room} only")),
         (_, Some(_)) => Err(bad_request("format must be json or text")),
     }
+}
+
+/// An event stream has one language; asking for it by name is no error.
+fn stream_dialect(query: Option<&str>) -> Result<Dialect, Refusal> {
+    match query::parameter(query, "format").as_deref() {
+        None | Some("json" | "sse") => Ok(Dialect::Sse),
+        Some(_) => Err(bad_request("an event stream carries JSON; other formats are spoken over WebSocket")),
+    }
+}
+
+/// Where an event stream broke off: it is newer than what its address says, because `EventSource` comes back to the same address. An id
+/// that is none of ours is a position that no room has: there was a gap.
+fn last_event<B>(request: &Request<B>) -> Option<Position> {
+    const NOWHERE: Position = Position { epoch: u64::MAX, offset: 0 };
+    let id = only(request.headers(), HeaderName::from_static("last-event-id")).filter(|id| !id.is_empty())?;
+    Some(id.to_str().ok().and_then(|id| id.parse().ok()).unwrap_or(NOWHERE))
 }
 
 /// Who the client is, and the token that says so; or why it is not believed.

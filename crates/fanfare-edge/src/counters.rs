@@ -6,7 +6,7 @@ use fanfare_guard::TokenError;
 use fanfare_protocol::CloseReason;
 
 /// Labels of [`Counters::handshakes`].
-pub const HANDSHAKE_RESULTS: [&str; 5] = ["accepted", "malformed", "origin", "bad_room", "failed"];
+pub const HANDSHAKE_RESULTS: [&str; 6] = ["accepted", "malformed", "origin", "bad_room", "failed", "refused"];
 
 /// Labels of [`Counters::via`].
 pub const VIA_PROXY: [&str; 6] = ["named", "itself", "malformed", "missing", "untrusted", "unknown"];
@@ -41,7 +41,7 @@ pub(crate) enum TlsHandshake {
     NotTls = 2,
 }
 
-/// How a WebSocket handshake ended.
+/// How a WebSocket handshake, or a request for an event stream, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handshake {
     Accepted = 0,
@@ -49,12 +49,14 @@ pub(crate) enum Handshake {
     Origin = 2,
     BadRoom = 3,
     Failed = 4,
+    /// An event stream's client may not listen, or is not believed. A WebSocket's is let in and told a close code.
+    Refused = 5,
 }
 
 /// Totals since start, but for gauges.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// WebSocket connections now (gauge).
+    /// WebSocket connections and event streams now (gauge).
     pub connections: AtomicI64,
     /// Handshakes by result, in the order of [`HANDSHAKE_RESULTS`].
     pub handshakes: [AtomicU64; HANDSHAKE_RESULTS.len()],
@@ -111,6 +113,7 @@ mod tests {
             (Handshake::Origin, "origin"),
             (Handshake::BadRoom, "bad_room"),
             (Handshake::Failed, "failed"),
+            (Handshake::Refused, "refused"),
         ] {
             assert_eq!(HANDSHAKE_RESULTS[result as usize], label);
         }

@@ -23,6 +23,11 @@ impl<S> Deadlined<S> {
         Self { inner, limit, blocked: None }
     }
 
+    /// True while a write is blocked: something has not been sent yet.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
     pub(crate) fn into_inner(self) -> S {
         self.inner
     }

@@ -1,19 +1,23 @@
 //! HTTP on both listeners: routes by hand, everything that is not an upgrade answered here.
 
 use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderName, HeaderValue,
     IF_NONE_MATCH,
 };
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,13 +26,16 @@ use tracing::{debug, warn};
 use crate::admission::Door;
 use crate::deadlined::Deadlined;
 use crate::ending::{Ending, Told};
+use crate::event_stream::{self, Granted, Handover};
 use crate::gate::{Gate, GateLimits, Permit};
 use crate::hub::Hub;
-use crate::listener::{Bound, Stream};
+use crate::listener::{Bound, Stream, bare_tcp, bare_unix};
 use crate::prefixed::Prefixed;
 use crate::problem::{Answer, Problem, method_not_allowed, not_found, with_type};
 use crate::settings::Script;
 use crate::source::Source;
+use crate::tls::Bare;
+use crate::tls_stream::TlsStream;
 use crate::{api, upgrade};
 
 /// A refused socket is kept so long for its refusal to be read.
@@ -146,32 +153,101 @@ pub(crate) async fn serve_client(context: Rc<ClientContext>, stream: Stream, ear
     let builder = builder(&context.hub);
     // The permit goes with the socket: to the connection if there is an upgrade, away with this task otherwise.
     let permit = Rc::new(Cell::new(Some(permit)));
-    let service = service_fn(|request| {
-        let (context, permit) = (context.clone(), permit.clone());
-        async move { Ok::<_, std::convert::Infallible>(client_route(&context, request, &permit).await) }
+    let handover = Handover::default();
+    let (granted, shared) = (handover.clone(), context.clone());
+    let service = service_fn(move |request| {
+        let (context, permit, handover) = (shared.clone(), permit.clone(), granted.clone());
+        async move { Ok::<_, Infallible>(client_route(&context, request, &permit, &handover).await) }
     });
     let served = match stream {
         Stream::Tcp(stream) => {
-            let connection = builder.serve_connection(deadlined(&context.hub, early, stream), service);
-            told.serve(connection.with_upgrades(), http1::UpgradeableConnection::graceful_shutdown).await
+            let bare = |stream| Ok(Bare { socket: bare_tcp(stream)?, tls: None });
+            let served =
+                Some(builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades());
+            told.serve(UntilGranted { served, handover, bare }, UntilGranted::finish).await
         }
         Stream::Unix(stream) => {
-            let connection = builder.serve_connection(deadlined(&context.hub, early, stream), service);
-            told.serve(connection.with_upgrades(), http1::UpgradeableConnection::graceful_shutdown).await
+            let bare = |stream| Ok(Bare { socket: bare_unix(stream)?, tls: None });
+            let served =
+                Some(builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades());
+            told.serve(UntilGranted { served, handover, bare }, UntilGranted::finish).await
         }
         Stream::Tls(stream) => {
-            let connection = builder.serve_connection(deadlined(&context.hub, early, stream), service);
-            told.serve(connection.with_upgrades(), http1::UpgradeableConnection::graceful_shutdown).await
+            let bare = |stream: TlsStream| {
+                let (stream, tls) = stream.into_parts();
+                Ok(Bare { socket: bare_tcp(stream)?, tls: Some(tls) })
+            };
+            let served =
+                Some(builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades());
+            told.serve(UntilGranted { served, handover, bare }, UntilGranted::finish).await
         }
     };
-    if let Err(error) = served {
-        debug!(%error, "a request ended");
+    match served {
+        Ok(None) => {}
+        Ok(Some((granted, socket))) => event_stream::hand_over(&context, granted, socket),
+        Err(error) => debug!(%error, "a request ended"),
     }
+}
+
+/// A socket out of its runtime, and what has been read of it.
+pub(crate) type BareSocket = (Bare, Bytes);
+
+/// Serves requests until the socket ends, or one of them is for an event stream that is let in: the socket is then taken from under it.
+struct UntilGranted<S, V: HttpService<Incoming>> {
+    served: Option<http1::UpgradeableConnection<HttpStream<S>, V>>,
+    handover: Handover,
+    bare: fn(S) -> std::io::Result<Bare>,
+}
+
+impl<S, V> UntilGranted<S, V>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    V: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
+{
+    /// It ends after the request under way.
+    fn finish(mut self: Pin<&mut Self>) {
+        if let Some(served) = &mut self.served {
+            Pin::new(served).graceful_shutdown();
+        }
+    }
+
+    /// The socket, unless an answer is still on its way to a client that asked for more before it had read it.
+    fn take_out(&mut self) -> Option<BareSocket> {
+        let parts = self.served.take()?.into_parts().filter(|parts| !parts.io.inner().is_blocked())?;
+        let (unread, stream) = parts.io.into_inner().into_inner().into_parts();
+        Some(((self.bare)(stream).ok()?, read_of(parts.read_buf, unread)))
+    }
+}
+
+impl<S, V> Future for UntilGranted<S, V>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    V: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
+{
+    type Output = hyper::Result<Option<(Granted, Option<BareSocket>)>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = self.served.as_mut().map_or(Poll::Ready(Ok(())), |served| Pin::new(served).poll(context));
+        match self.handover.take() {
+            Some(granted) => Poll::Ready(Ok(Some((granted, self.take_out())))),
+            None => ended.map_ok(|()| None),
+        }
+    }
+}
+
+/// What has been read of a socket that HTTP was spoken on: by hyper, and before hyper.
+pub(crate) fn read_of(by_hyper: Bytes, before: Bytes) -> Bytes {
+    if before.is_empty() { by_hyper } else { [by_hyper, before].concat().into() }
 }
 
 pub(crate) type PermitCell = Rc<Cell<Option<Permit>>>;
 
-async fn client_route(context: &Rc<ClientContext>, request: Request<Incoming>, permit: &PermitCell) -> Answer {
+async fn client_route(
+    context: &Rc<ClientContext>,
+    request: Request<Incoming>,
+    permit: &PermitCell,
+    handover: &Handover,
+) -> Answer {
     let settings = context.hub.settings();
     let path = request.uri().path();
     if path == "/" && settings.page.is_some() {
@@ -181,8 +257,12 @@ async fn client_route(context: &Rc<ClientContext>, request: Request<Incoming>, p
         return script(&settings.script, &request);
     }
     let path = path.to_owned();
-    if let Some(door) = Door::at(&path, &settings) {
-        return upgrade::answer(context, request, door, permit);
+    match Door::at(&path, &settings) {
+        Some(door @ Door::EventStream(_)) => {
+            return event_stream::answer(context, &request, door, permit, handover).await;
+        }
+        Some(door) => return upgrade::answer(context, request, door, permit),
+        None => {}
     }
     if settings.api.on_client_listener && path.starts_with("/api/") {
         return api::answer(&context.hub, request).await;

@@ -13,6 +13,7 @@ mod counters;
 mod deadlined;
 mod drain;
 mod ending;
+mod event_stream;
 mod extensions;
 mod forwarded;
 #[cfg(fuzzing)]

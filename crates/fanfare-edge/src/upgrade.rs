@@ -27,7 +27,7 @@ use crate::admission::{Admission, Door, admit};
 use crate::counters::{Handshake, Via};
 use crate::extensions::agree;
 use crate::gate::{Permit, Refused};
-use crate::http::{ClientContext, HttpStream, PermitCell};
+use crate::http::{ClientContext, HttpStream, PermitCell, read_of};
 use crate::hub::Hub;
 use crate::listener::{bare_tcp, bare_unix};
 use crate::problem::{Answer, Problem, method_not_allowed};
@@ -75,22 +75,10 @@ pub(crate) fn answer(
             return problem.answer();
         }
     };
-    let place = permit;
-    let Some(mut permit) = place.take() else {
-        // The socket has been upgraded before; nothing more can be asked of it.
-        counters.handshake(Handshake::Malformed);
-        let detail = "this connection has been upgraded already";
-        return Problem::new(StatusCode::BAD_REQUEST, "bad_handshake", detail).answer();
+    let permit = match take_place(context, request.headers(), permit) {
+        Ok(permit) => permit,
+        Err(problem) => return problem.answer(),
     };
-    if let Err(refused) = context.source.seat(&mut permit, request.headers(), &context.hub) {
-        counters.shed.fetch_add(1, Ordering::Relaxed);
-        if refused == Refused::Unknown {
-            counters.via(Via::Unknown);
-        }
-        // The socket keeps its place: it may ask for something else.
-        place.set(Some(permit));
-        return refused.problem().answer();
-    }
     let upgrade = hyper::upgrade::on(&mut request);
     let context = context.clone();
     let pending = context.hub.begin_handshake(context.shard);
@@ -106,6 +94,27 @@ pub(crate) fn answer(
         drop(pending);
     });
     switching.answer()
+}
+
+/// The place of a socket on which a connection begins.
+pub(crate) fn take_place(context: &ClientContext, headers: &HeaderMap, place: &PermitCell) -> Result<Permit, Problem> {
+    let counters = context.hub.counters();
+    let Some(mut permit) = place.take() else {
+        // The socket has been upgraded before; nothing more can be asked of it.
+        counters.handshake(Handshake::Malformed);
+        let detail = "this connection has been upgraded already";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_handshake", detail));
+    };
+    if let Err(refused) = context.source.seat(&mut permit, headers, &context.hub) {
+        counters.shed.fetch_add(1, Ordering::Relaxed);
+        if refused == Refused::Unknown {
+            counters.via(Via::Unknown);
+        }
+        // The socket keeps its place: it may ask for something else.
+        place.set(Some(permit));
+        return Err(refused.problem());
+    }
+    Ok(permit)
 }
 
 /// The answer to a handshake that is let in.
@@ -156,7 +165,7 @@ fn hand_over(context: &ClientContext, upgraded: Upgraded, admission: Admission, 
     };
     counters.handshake(Handshake::Accepted);
     let Admission { session, identity, token, refused, since } = admission;
-    let adopted = Adopted { socket, leftover, session, identity, token, refused, since, permit };
+    let adopted = Adopted { socket, leftover, opening: Vec::new(), session, identity, token, refused, since, permit };
     context.hub.registry().shards()[context.shard].push(Item::Order(Order::Adopt(Box::new(adopted))));
 }
 
@@ -180,8 +189,7 @@ fn bare_socket(upgraded: Upgraded) -> Option<(Bare, Bytes)> {
 fn take_out<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(upgraded: Upgraded) -> Result<(S, Bytes), Upgraded> {
     let parts = upgraded.downcast::<HttpStream<S>>()?;
     let (unread, stream) = parts.io.into_inner().into_inner().into_parts();
-    let read = if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
-    Ok((stream, read))
+    Ok((stream, read_of(parts.read_buf, unread)))
 }
 
 /// Checks the request itself; answers with the value of `Sec-WebSocket-Accept`.

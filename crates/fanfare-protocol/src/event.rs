@@ -51,7 +51,9 @@ impl FromStr for Position {
 /// A publication: a message a room has accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Number within the room's epoch, told to clients only where history is on.
+    /// Where it stands in its room's stream.
+    pub position: Position,
+    /// The number of its position, where clients are told: where history is on.
     pub offset: Option<u64>,
     /// Who said it, where that is known.
     pub user: Option<UserName>,

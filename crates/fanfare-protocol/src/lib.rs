@@ -23,7 +23,7 @@ pub mod wire;
 
 pub use close::{CloseCode, CloseReason};
 pub use command::{Action, ErrorCode, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, ReplyId, Target};
-pub use dialect::{Dialect, VARIANTS, Variant, WIRE_FORMS, WireForm};
+pub use dialect::{Dialect, VARIANTS, Variant, WIRE_FORMS, WireForm, sse};
 pub use event::{Event, HistoryPage, Past, Position, Published, RoomEvent};
 pub use limits::{HeartbeatLimits, MessageLimits};
 pub use name::{NameError, RoomName, UserName};

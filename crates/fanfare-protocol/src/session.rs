@@ -78,6 +78,8 @@ impl Session {
                 except_self: false,
                 id: ReplyId::default(),
             },
+            // What such a client sends is not even decoded.
+            (_, Dialect::Sse) => Action::Close(CloseReason::ProtocolError("an event stream only listens")),
             (Mode::Rooms, _) | (Mode::Room(_), Dialect::Json) => match message {
                 Message::Text(text) => {
                     let action = command::action(text, self.own_room());

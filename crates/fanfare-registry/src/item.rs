@@ -128,7 +128,7 @@ mod tests {
     use bytes::Bytes;
     use fanfare_fanout::{Budget, FlushQuota, OutboxLimits, Outcome, Shard, Sink};
     use fanfare_protocol::wire::Window;
-    use fanfare_protocol::{Payload, Published, RoomName};
+    use fanfare_protocol::{Payload, Position, Published, RoomName};
 
     use super::*;
 
@@ -165,7 +165,8 @@ mod tests {
         }
         for seq in 1..=3 {
             let text = format!("{seq}: {}", "How do you do? ".repeat(200));
-            let published = Published { offset: None, user: None, payload: Payload::Text(Bytes::from(text)) };
+            let position = Position { epoch: 1, offset: seq };
+            let published = Published { position, offset: None, user: None, payload: Payload::Text(Bytes::from(text)) };
             let name = RoomName::parse("lobby").expect("a valid name");
             let said = Said::new(RoomEvent::Message(name, published), None);
             let mut frames = BTreeMap::<_, Vec<u8>>::new();

@@ -316,15 +316,15 @@ impl<O> Registry<O> {
             }
         }
         state.offset += 1;
+        let position = room.position(&state);
         let offset = room.options().offsets.then_some(state.offset);
-        let published = Published { offset, user, payload };
+        let published = Published { position, offset, user, payload };
         if room.options().history.is_on() {
             self.keep(room, &mut state, &published, except, now);
         }
         let event = RoomEvent::Message(room.name().clone(), published);
         let said = Said::new(event, Some(now)).numbered(state.offset);
         self.push(room.id(), &mut state, &targets, said, except, receipt.as_ref());
-        let position = room.position(&state);
         // A room made by publishing is vacant from the start: the next sweep must look at it.
         let is_vacated = is_newly_vacant(&mut state);
         drop(state);

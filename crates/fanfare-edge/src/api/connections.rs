@@ -78,6 +78,7 @@ impl From<Seen> for ConnectionBody {
             dialect: match seen.dialect {
                 Dialect::Json => "json",
                 Dialect::Text | Dialect::TextJoined => "text",
+                Dialect::Sse => "sse",
             },
             rooms_count: seen.rooms,
             rooms: seen.room_names.iter().map(RoomName::to_string).collect(),

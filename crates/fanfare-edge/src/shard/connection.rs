@@ -36,6 +36,8 @@ pub(super) struct Connection {
     pub(super) is_pressed: bool,
     /// What had been read when it was paused, at most one read's worth: seen to first when it goes on.
     pub(super) unread: Option<Box<[u8]>>,
+    /// What it has sent although it may only listen, bytes.
+    pub(super) ignored_bytes: u16,
     /// Acks it asked for that have not come back from the shards yet.
     pub(super) acks_owed: u32,
     /// When it last said something. What it is told is known by its rooms.

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanfare_fanout::{LaneId, Queued};
-use fanfare_protocol::CloseReason;
 use fanfare_protocol::wire::{Opcode, close_frame, frame};
+use fanfare_protocol::{CloseReason, sse};
 use tracing::{debug, info};
 
 use super::ShardLoop;
@@ -34,12 +34,19 @@ impl ShardLoop {
         if let Some(connection) = self.connection(lane) {
             connection.phase = Phase::Closing { reason, deadline, peer_has_closed, is_deaf: false };
         }
-        if reason == CloseReason::ConnectionLost {
+        // Who only listened and has gone hears nothing more.
+        let has_gone = reason == CloseReason::ClientClosed && self.is_event_stream(lane);
+        if has_gone || reason == CloseReason::ConnectionLost {
             self.remove(lane);
             return;
         }
         let mut frame = Vec::with_capacity(64);
-        close_frame(reason, &mut frame);
+        if self.is_event_stream(lane) {
+            self.stop_listening(lane);
+            sse::close_event(reason, &mut frame);
+        } else {
+            close_frame(reason, &mut frame);
+        }
         self.say_last(lane, &frame, reason.waits_for_queue(), deadline);
     }
 

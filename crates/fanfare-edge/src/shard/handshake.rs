@@ -20,6 +20,7 @@ use super::newcomers::{Awaits, Newcomer};
 use super::orders::wire_form;
 use crate::admission::{Admission, Door};
 use crate::counters::{Handshake, TlsHandshake, Via};
+use crate::event_stream::{self, StreamHead};
 use crate::gate::{Permit, Refused};
 use crate::head::Head;
 use crate::http::{self, ClientContext};
@@ -56,6 +57,21 @@ impl Entrance {
         if self.retry_at.is_some_and(|due| due <= now) {
             self.retry_at = None;
             self.has_more = true;
+        }
+    }
+}
+
+/// The answer to a request that makes a connection.
+enum Opening {
+    WebSocket(Switching),
+    EventStream(StreamHead),
+}
+
+impl Opening {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::WebSocket(switching) => switching.write(out),
+            Self::EventStream(head) => head.write(out),
         }
     }
 }
@@ -310,16 +326,21 @@ impl ShardLoop {
 
     /// A handshake that is let in. Whatever else it is, and also what is refused, is answered over hyper, where the same is considered
     /// again: only there answers are made.
-    fn consider(&self, request: &Request<()>) -> Option<(Switching, Admission)> {
+    fn consider(&self, request: &Request<()>) -> Option<(Opening, Admission)> {
         let door = Door::at(request.uri().path(), &self.settings).filter(|_| request.method() == Method::GET)?;
-        upgrade::consider(&self.hub, request, door).ok()
+        if let Door::EventStream(_) = door {
+            let (head, admission) = event_stream::consider(&self.hub, request, door).ok()?;
+            return Some((Opening::EventStream(head), admission));
+        }
+        let (switching, admission) = upgrade::consider(&self.hub, request, door).ok()?;
+        Some((Opening::WebSocket(switching), admission))
     }
 
     /// Makes a newcomer a connection. The answer to its handshake and the first words on the connection are one write.
     fn let_in(
         &mut self,
         newcomer: Newcomer,
-        (switching, admission): (Switching, Admission),
+        (opening, admission): (Opening, Admission),
         early: &mut [u8],
         has_more: bool,
     ) {
@@ -330,7 +351,7 @@ impl ShardLoop {
         self.insert(lane, session, (identity, token), permit);
         debug_assert!(self.replies.owner.is_none(), "a handshake is not answered within a read");
         self.replies.owner = Some(lane);
-        switching.write(&mut self.replies.data);
+        opening.write(&mut self.replies.data);
         match refused {
             Some(reason) => self.end(lane, reason),
             None => self.greet(lane, since),

@@ -51,6 +51,11 @@ impl Heartbeat {
         self.blocked = None;
     }
 
+    /// Nobody answers the ping that is sent now.
+    pub(super) fn expects_nothing(&mut self) {
+        self.asked = None;
+    }
+
     pub(super) fn beat(&mut self, now: Duration, limits: &HeartbeatLimits) -> Beat {
         if self.asked.is_some_and(|asked| self.heard > asked) {
             self.asked = None;

@@ -7,6 +7,7 @@
 mod connection;
 mod crowd;
 mod end;
+mod event_stream;
 mod handshake;
 mod heartbeat;
 mod inspect;
@@ -31,8 +32,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_fanout::{FlushQuota, Intake, LaneEvent, LaneId, Shard};
-use fanfare_protocol::CloseReason;
 use fanfare_protocol::wire::{History, Inflater};
+use fanfare_protocol::{CloseReason, Dialect};
 use fanfare_registry::{Item, Said};
 use mio::{Events, Poll, Token};
 use tokio::io::unix::AsyncFd;
@@ -393,6 +394,9 @@ impl ShardLoop {
             match connection.heartbeat.beat(now, &limits) {
                 Beat::Wait(until) => self.arm(lane, until.min(expires)),
                 Beat::Ping => {
+                    if connection.session.dialect() == Dialect::Sse {
+                        connection.heartbeat.expects_nothing();
+                    }
                     self.ping(lane);
                     // The same question again in this round: now the pong's deadline may be the next.
                     self.arm(lane, now);

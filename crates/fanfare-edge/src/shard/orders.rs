@@ -77,6 +77,8 @@ pub struct Adopted {
     pub(crate) socket: Bare,
     /// Bytes that came with the handshake.
     pub(crate) leftover: Bytes,
+    /// What is still to be said of the answer to its request: the head of an event stream.
+    pub(crate) opening: Vec<u8>,
     pub(crate) session: Session,
     pub(crate) identity: Identity,
     /// What is kept of its token, if it brought one.
@@ -157,7 +159,7 @@ impl ShardLoop {
     }
 
     fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, leftover, session, identity, token, refused, since, permit } = adopted;
+        let Adopted { socket, leftover, opening, session, identity, token, refused, since, permit } = adopted;
         let lane = self.fanout.open(wire_form(&session).index());
         if let Err(error) = self.watch_socket(&socket.socket, lane) {
             // Its handshake was counted, so its end is: it goes without a close frame, because it could not be heard.
@@ -180,10 +182,15 @@ impl ShardLoop {
         // Its token may have been taken back since it was checked, and the word of that have been here before it.
         let refused = refused.or_else(|| self.refused_meanwhile(&identity, token.as_deref()));
         self.insert(lane, session, (identity, token), permit);
+        debug_assert!(self.replies.owner.is_none(), "a socket is not taken over within a read");
+        self.replies.owner = Some(lane);
+        self.replies.data.extend_from_slice(&opening);
         match refused {
             Some(reason) => self.end(lane, reason),
             None => self.greet(lane, since),
         }
+        self.send_replies(lane);
+        self.replies.end();
         let mut leftover = Vec::from(leftover);
         if !leftover.is_empty() {
             self.on_bytes(lane, &mut leftover);
@@ -222,6 +229,7 @@ impl ShardLoop {
             is_paused: false,
             is_pressed: false,
             unread: None,
+            ignored_bytes: 0,
             acks_owed: 0,
             spoke: tenths(self.now),
             rate,
@@ -269,5 +277,6 @@ pub(super) fn variant(session: &Session) -> Variant {
         (Dialect::Json, _) => Variant::JsonRooms,
         (Dialect::Text, _) => Variant::Text,
         (Dialect::TextJoined, _) => Variant::TextJoined,
+        (Dialect::Sse, _) => Variant::Sse,
     }
 }

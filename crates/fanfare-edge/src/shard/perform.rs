@@ -227,8 +227,11 @@ impl ShardLoop {
     pub(super) fn enter_own_room(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>) {
         match self.join(lane, name, since) {
             Ok(Joined { room, position, recovered, missed, .. }) => {
-                if since.is_some() {
-                    self.answer(lane, &Event::Subscribed { room: name, position, recovered, id: ReplyId(None) });
+                let subscribed = Event::Subscribed { room: name, position, recovered, id: ReplyId(None) };
+                if self.is_event_stream(lane) {
+                    self.begin_stream(lane, position, &missed, &subscribed);
+                } else if since.is_some() {
+                    self.answer(lane, &subscribed);
                 }
                 self.replay_first(lane, &room, since, missed);
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fanfare_fanout::{Lane, LaneId};
 use fanfare_protocol::wire::{Agreement, Decoder, Deflated, Input, Message, Opcode, frame};
-use fanfare_protocol::{Action, CloseReason};
+use fanfare_protocol::{Action, CloseReason, Dialect, sse};
 
 use super::connection::Phase;
 use super::leaving::tenths;
@@ -44,6 +44,7 @@ impl ShardLoop {
                         self.on_readable(index, has_hung_up);
                     }
                 }
+                Received::End if self.is_event_stream(lane) => self.on_stream_end(lane),
                 Received::End | Received::Failed => self.on_end(lane),
                 Received::WouldBlock => {}
             }
@@ -57,6 +58,9 @@ impl ShardLoop {
         let now = self.now;
         let Some(connection) = self.connection(lane) else { return };
         connection.heartbeat.heard(now);
+        if connection.session.dialect() == Dialect::Sse {
+            return self.ignore(lane, bytes.len());
+        }
         let takes_deflated = connection.session.deflate().is_some();
         let mut decoder = std::mem::take(&mut connection.decoder);
         debug_assert!(self.replies.owner.is_none(), "a read does not begin within another one");
@@ -246,7 +250,11 @@ impl ShardLoop {
 
     pub(super) fn ping(&mut self, lane: LaneId) {
         let mut ping = Vec::with_capacity(2);
-        frame(Opcode::Ping, &[], &mut ping);
+        if self.is_event_stream(lane) {
+            ping.extend_from_slice(sse::HEARTBEAT);
+        } else {
+            frame(Opcode::Ping, &[], &mut ping);
+        }
         self.fanout.reply(lane, Lane::Control, &ping, &mut self.sockets);
         self.see_to_lanes();
     }

@@ -6,6 +6,7 @@ use std::io::IoSlice;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use fanfare_fanout::{Offer, Outcome, Sink};
@@ -105,6 +106,20 @@ impl Sockets {
     pub(super) fn flush(&mut self, lane: u32) -> bool {
         self.tls(lane).is_none_or(|(socket, tls)| tls.flush(socket.as_fd()))
     }
+
+    /// Has the kernel give up a peer that acknowledges nothing of what it is sent for so long; over TCP, where that can be asked for.
+    #[cfg(target_os = "linux")]
+    pub(super) fn bound_silence(&self, lane: u32, longest: Duration) {
+        if let Some(socket) = self.get(lane) {
+            let ms = u32::try_from(longest.as_millis()).unwrap_or(u32::MAX);
+            // Refused for a Unix socket, whose peer cannot vanish without a word.
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(socket, ms);
+        }
+    }
+
+    /// Has the kernel give up a peer that acknowledges nothing: this one cannot be asked to.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn bound_silence(&self, _lane: u32, _longest: Duration) {}
 
     /// Ends our side: the peer sees an orderly end after the bytes that are under way. It can still be read.
     pub(super) fn finish(&mut self, lane: u32) {

@@ -1,6 +1,7 @@
 //! The message languages, and the wire forms a room's events take in them.
 
 mod json;
+pub mod sse;
 mod text;
 
 use crate::wire::{Deflater, Window};
@@ -15,10 +16,12 @@ pub enum Dialect {
     Text,
     /// As [`Dialect::Text`], with queued text messages joined by a newline into one.
     TextJoined,
+    /// The objects of [`Dialect::Json`] as Server-Sent Events, for clients that only listen.
+    Sse,
 }
 
 /// Number of [`Variant`]s.
-pub const VARIANTS: usize = 4;
+pub const VARIANTS: usize = 5;
 
 /// A wire form of room events: dialect × whether the room must be named. Subscribers of one variant share bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +35,8 @@ pub enum Variant {
     Text = 2,
     /// Text whose queued messages are joined by a newline.
     TextJoined = 3,
+    /// Server-Sent Events.
+    Sse = 4,
 }
 
 impl Variant {
@@ -43,26 +48,29 @@ impl Variant {
             1 => Some(Self::JsonRooms),
             2 => Some(Self::Text),
             3 => Some(Self::TextJoined),
+            4 => Some(Self::Sse),
             _ => None,
         }
     }
 
-    /// Appends `event` to `out` as complete WebSocket frames; appends nothing where the dialect has no word for it.
+    /// Appends `event` to `out` as complete frames (WebSocket's, or events of a stream); appends nothing where the dialect has no word for it.
     pub fn encode(self, event: &RoomEvent, out: &mut Vec<u8>) {
         match self {
             Self::JsonRoom => json::encode_room_event(event, false, out),
             Self::JsonRooms => json::encode_room_event(event, true, out),
             Self::Text | Self::TextJoined => text::encode_room_event(event, out),
+            Self::Sse => sse::encode_room_event(event, out),
         }
     }
 
-    /// Appends what one client is told to `out` as one WebSocket frame; appends nothing where the dialect has no word for it.
+    /// Appends what one client is told to `out` as one frame; appends nothing where the dialect has no word for it.
     pub fn encode_event(self, event: &Event<'_>, out: &mut Vec<u8>) {
         match self {
             Self::JsonRoom => Dialect::Json.encode_event(event, false, out),
             Self::JsonRooms => Dialect::Json.encode_event(event, true, out),
             Self::Text => Dialect::Text.encode_event(event, false, out),
             Self::TextJoined => Dialect::TextJoined.encode_event(event, false, out),
+            Self::Sse => Dialect::Sse.encode_event(event, false, out),
         }
     }
 
@@ -72,12 +80,13 @@ impl Variant {
     pub fn join(self, frames: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::TextJoined => text::join(frames),
-            Self::JsonRoom | Self::JsonRooms | Self::Text => None,
+            Self::JsonRoom | Self::JsonRooms | Self::Text | Self::Sse => None,
         }
     }
 }
 
-/// Variants whose messages may be compressed; [`Variant::TextJoined`] merges its frames, so they stay readable.
+/// Variants whose messages may be compressed; [`Variant::TextJoined`] merges its frames, so they stay readable, and
+/// [`Variant::Sse`] has none of WebSocket's extensions.
 const DEFLATED: [Variant; 3] = [Variant::JsonRoom, Variant::JsonRooms, Variant::Text];
 
 /// Number of [`WireForm`]s.
@@ -145,12 +154,13 @@ impl WireForm {
 }
 
 impl Dialect {
-    /// Appends `event` to `out` as one WebSocket frame; nothing where the dialect has no word for it. `named` says whether
+    /// Appends `event` to `out` as one frame; nothing where the dialect has no word for it. `named` says whether
     /// room fields are written (they are left out on `/room/{room}`).
     pub fn encode_event(self, event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
         match self {
             Self::Json => json::encode_event(event, named, out),
             Self::Text | Self::TextJoined => {}
+            Self::Sse => sse::encode_event(event, out),
         }
     }
 }

@@ -23,7 +23,8 @@ fn text(text: &'static str) -> Payload {
 }
 
 fn message(payload: Payload) -> RoomEvent {
-    RoomEvent::Message(room("lobby"), Published { offset: None, user: None, payload })
+    let position = Position { epoch: 1, offset: 7 };
+    RoomEvent::Message(room("lobby"), Published { position, offset: None, user: None, payload })
 }
 
 /// The one frame that `bytes` are, or none where they are empty.
@@ -55,7 +56,9 @@ fn check_json(event: &RoomEvent, room: &str, rooms: &str) {
 
 #[test]
 fn messages_in_json() {
-    let full = Published { offset: Some(7), user: Some(user("Zoë \"Z\"")), payload: json("{\"a\" : [1, 2]}") };
+    let position = Position { epoch: 1, offset: 7 };
+    let full =
+        Published { position, offset: Some(7), user: Some(user("Zoë \"Z\"")), payload: json("{\"a\" : [1, 2]}") };
     check_json(
         &RoomEvent::Message(room("a\\b"), full),
         r#"{"name":"message","message":{"a" : [1, 2]},"user":"Zoë \"Z\"","offset":7}"#,
@@ -186,8 +189,10 @@ fn events_in_json() {
 #[test]
 fn history_in_json() {
     let lobby = room("lobby");
-    let past =
-        |offset, user, payload, at_ms| Past { published: Published { offset: Some(offset), user, payload }, at_ms };
+    let past = |offset, user, payload, at_ms| Past {
+        published: Published { position: Position { epoch: 1, offset }, offset: Some(offset), user, payload },
+        at_ms,
+    };
     let messages = vec![
         past(7, Some(user("Zoë")), json("{\"a\" : 1}"), 1_795_219_200_123),
         past(8, None, text("say \"hi\"\n"), 1_795_219_200_124),
@@ -276,7 +281,8 @@ proptest! {
             (Payload::Binary(bytes.into()), None),
         ];
         for (payload, text) in payloads {
-            let event = RoomEvent::Message(room.clone(), Published { offset, user: user.clone(), payload });
+            let position = Position { epoch: 1, offset: 1 };
+            let event = RoomEvent::Message(room.clone(), Published { position, offset, user: user.clone(), payload });
             let mut out = Vec::new();
             Variant::JsonRooms.encode(&event, &mut out);
             let (opcode, payload) = only_frame(&out).expect("a frame");
@@ -308,7 +314,11 @@ fn wire_forms_are_numbered_without_a_gap() {
         assert_eq!(WireForm::new(variant, None).index(), variant as u8);
         for window in Window::ALL {
             let is_deflated = WireForm::new(variant, Some(window)).is_deflated();
-            assert_eq!(is_deflated, variant != Variant::TextJoined, "joined frames stay readable");
+            assert_eq!(
+                is_deflated,
+                !matches!(variant, Variant::TextJoined | Variant::Sse),
+                "{variant:?} stays readable"
+            );
         }
     }
 }

@@ -16,7 +16,8 @@ fn seconds(seconds: u64) -> Duration {
 /// A publication of so many bytes.
 fn kept(offset: u64, bytes: usize, at: Duration) -> Kept {
     let payload = Payload::Binary(vec![b'-'; bytes].into());
-    Kept { published: Published { offset: Some(offset), user: None, payload }, at, except: None }
+    let position = Position { epoch: 1, offset };
+    Kept { published: Published { position, offset: Some(offset), user: None, payload }, at, except: None }
 }
 
 /// A ring after the numbers 1 to `last`, each of 100 bytes and a second after the one before.
@@ -240,7 +241,8 @@ fn payloads_are_shared_and_not_copied() {
     let payload = Bytes::from(vec![b'x'; 10_000]);
     let place = payload.as_ptr();
     let mut history = History::default();
-    let published = Published { offset: Some(1), user: None, payload: Payload::Json(payload) };
+    let position = Position { epoch: 1, offset: 1 };
+    let published = Published { position, offset: Some(1), user: None, payload: Payload::Json(payload) };
     let kept = Kept { published, at: Duration::ZERO, except: None };
     assert_eq!(history.push(kept, &limits(1, 100_000, NOT_AGED), &budget), 0);
     let missed = history.missed(0, 1, 1, &Portion { messages_max: 1, bytes_max: 1 });

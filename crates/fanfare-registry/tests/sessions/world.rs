@@ -434,7 +434,7 @@ impl World {
         self.publications.push(Publication { wanted_by });
         self.totals.published += 1;
         let due = Due::Message { number, offset, user: user.as_ref().map(ToString::to_string) };
-        let event = RoomEvent::Message(self.names[name].clone(), Published { offset, user, payload });
+        let event = RoomEvent::Message(self.names[name].clone(), Published { position, offset, user, payload });
         self.say(life, &due, except, &event);
     }
 

@@ -27,6 +27,7 @@ mod revoke;
 mod script;
 mod security;
 mod slow;
+mod sse;
 mod support;
 mod tidy;
 mod tls;

@@ -416,6 +416,18 @@ impl Raw {
         self.unread.drain(..count).collect()
     }
 
+    /// Takes everything up to and with the first of these bytes; `None` where the stream ends before they come.
+    pub(crate) async fn through(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            if let Some(at) = self.unread.windows(end.len()).position(|bytes| bytes == end) {
+                return Some(self.unread.drain(..at + end.len()).collect());
+            }
+            if !self.read_more().await {
+                return None;
+            }
+        }
+    }
+
     /// `false` at the end of the stream. A reset counts as an end: who sends more than is read may get one.
     async fn read_more(&mut self) -> bool {
         within("bytes to come", self.stream.read_buf(&mut self.unread)).await.is_ok_and(|count| count > 0)
