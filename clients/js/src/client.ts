@@ -83,7 +83,7 @@ export function connect(url: Address, options: Options = {}): Client {
   let state: State = "connecting";
   let socket: Socket | undefined;
   let welcome: Welcome | undefined;
-  let guestToken: string | undefined;
+  let guestToken = options.guestToken;
   // Each attempt has a number, and what an earlier one still says is ignored.
   let attempt = 0;
   let lastId = 0;
@@ -238,7 +238,7 @@ export function connect(url: Address, options: Options = {}): Client {
 
   const publish = (room: string, message: unknown, { noSelf = false } = {}): Promise<Receipt> =>
     ask(noSelf ? "publish_no_self" : "publish", { room, message });
-  const presence = (room: string) => ask("presence", { room }, true);
+  const presence = (room: string, query?: object) => ask("presence", { ...query, room }, true);
   const history = (room: string, query?: object) => ask("history", { ...query, room }, true);
 
   // Rooms ------------------------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ export function connect(url: Address, options: Options = {}): Client {
       },
       ready,
       publish: (message) => publish(name, message),
-      presence: () => presence(name),
+      presence: (query) => presence(name, query),
       history: (query) => history(name, query),
       unsubscribe: end("unsubscribe"),
       leave: end("leave"),

@@ -27,6 +27,8 @@ export interface Options {
   refresh?: boolean;
   /** Name of a guest, 2–20 characters, where the gateway allows guests. */
   name?: string;
+  /** A guest's `welcome.token` of another time: the same guest comes back. When the gateway does not know it any more, `name` alone counts. */
+  guestToken?: string;
   /** The WebSocket to use where there is no global one (Node 20) or another is wanted. */
   WebSocket?: WebSocketConstructor;
   /** How long a command may wait to be sent and answered, milliseconds. Default: 10,000. */
@@ -126,8 +128,10 @@ export interface Receipt {
 export interface Presence {
   /** How many subscribers. */
   count: number;
-  /** Users, where the namespace keeps presence. */
+  /** Users, where the namespace keeps presence; by name, up to 1,000 at once. */
   members: { user: string; [field: string]: unknown }[];
+  /** More follow: ask again with this as `after`. */
+  next?: string;
 }
 
 /** A room's past. */
@@ -165,7 +169,7 @@ export interface Subscription {
   /** Settles with the first `subscribed`, or with the refusal. */
   readonly ready: Promise<Subscribed>;
   publish(message: unknown): Promise<Receipt>;
-  presence(): Promise<Presence>;
+  presence(query?: { after?: string; limit?: number }): Promise<Presence>;
   history(query?: { since?: string; limit?: number }): Promise<History>;
   /** Ends it; no handler is called any more. */
   unsubscribe(): void;
@@ -188,7 +192,7 @@ export interface Client {
   publish(room: string, message: unknown, options?: { noSelf?: boolean }): Promise<Receipt>;
   /** To all connections of a user, or into the user's inbox. */
   send(user: string, message: unknown): Promise<Receipt>;
-  presence(room: string): Promise<Presence>;
+  presence(room: string, query?: { after?: string; limit?: number }): Promise<Presence>;
   history(room: string, query?: { since?: string; limit?: number }): Promise<History>;
   /** The time of a way to the gateway and back, milliseconds. */
   ping(): Promise<number>;

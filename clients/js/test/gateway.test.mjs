@@ -51,6 +51,23 @@ test('a backend\'s messages, presence, joined and left', async () => {
   assert.deepEqual(inside.heard, [{ from: 'backend' }]);
 });
 
+test('a guest is the same one in another tab, and nobody else takes his name', async () => {
+  const ivy = open(node, { name: 'ivy' });
+  await until('ivy to be let in', () => ivy.welcome);
+  const tab = open(node, { name: 'ivy', guestToken: ivy.welcome.token });
+  await until('her other tab', () => tab.welcome?.user === 'ivy');
+  const other = open(node, { name: 'ivy' });
+  await until('the other to be sent away', () => other.state === 'stopped');
+  assert.deepEqual([other.ends.at(-1).code, other.ends.at(-1).reason], [4409, 'name taken']);
+  const room = freshRoom('people:');
+  const inside = await enter(tab, room);
+  const page = await inside.presence({ limit: 1 });
+  assert.deepEqual([page.members.map(({ user }) => user), page.next], [['ivy'], undefined]);
+  // A token of another gateway is forgotten, and the name alone counts.
+  const stranger = open(node, { name: 'jo', guestToken: forge({ sub: 'jo', guest: '1', exp: 2e9 }, 'f'.repeat(32)) });
+  await until('the stranger to be let in', () => stranger.welcome?.user === 'jo');
+});
+
 test('a thousand publications at once: all answered, all in order', async () => {
   const client = open(node);
   const inside = await enter(client, freshRoom());

@@ -3,7 +3,9 @@
 //! What is malformed is refused over HTTP. Who may not come in is let in and closed with a code at once: a browser's page learns a close code, but
 //! never the status of a refused handshake, and would come back for ever.
 
-use fanfare_guard::Identity;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fanfare_guard::{GuestKey, Identity};
 use fanfare_protocol::{CloseReason, Dialect, Mode, Position, RoomName, Session, UserName};
 use hyper::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use hyper::{Request, StatusCode};
@@ -146,6 +148,11 @@ type Identified = Result<(Identity, Option<Box<HeldToken>>), CloseReason>;
 fn identify<B>(hub: &Hub, request: &Request<B>) -> Result<Identified, Refusal> {
     let settings = hub.settings();
     if let Some(token) = token(request) {
+        if settings.guests && GuestKey::is_meant(&token) {
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let verified = settings.guest_key.verify(&token, wall);
+            return Ok(verified.map(guest).map_err(refusal));
+        }
         let verified = hub.verify_token(&token);
         return Ok(verified.map(|(identity, token)| (identity, Some(Box::new(token)))).map_err(refusal));
     }
@@ -156,9 +163,14 @@ fn identify<B>(hub: &Hub, request: &Request<B>) -> Result<Identified, Refusal> {
         return Ok(Err(CloseReason::TokenRefused("a name needs a token here: guests may not choose one")));
     }
     match UserName::guest(&name) {
-        Ok(user) => Ok(Ok((Identity { user: Some(user), ..Identity::default() }, None))),
+        Ok(user) => Ok(Ok(guest((user, hub.next_guest())))),
         Err(error) => Err((Handshake::Malformed, Problem::new(StatusCode::BAD_REQUEST, "bad_name", error.to_string()))),
     }
+}
+
+/// A guest's identity: a name of his own, and no more rights than others have.
+fn guest((user, number): (UserName, u64)) -> (Identity, Option<Box<HeldToken>>) {
+    (Identity { user: Some(user), guest: Some(number), ..Identity::default() }, None)
 }
 
 /// The token a client brought: in the query, the `Authorization` header, or as a subprotocol entry.

@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 use fanfare_fanout::{Budget, Intake, LaneId, ShardStats};
 use fanfare_guard::{Filter, NamespacePolicy, Ruling};
 use fanfare_protocol::{CloseReason, HistoryPage, Past, PayloadRef, RoomName};
-use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions};
+use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions, Users};
 use tokio::sync::oneshot;
 
 use crate::drain::DrainPlan;
@@ -42,6 +42,9 @@ pub struct Hub {
     /// How often they have been replaced: what shards compare once a turn.
     settings_version: AtomicU64,
     registry: Registry<Order>,
+    users: Users,
+    /// Makes the numbers of guests; begins anywhere.
+    pub(crate) guests: AtomicU64,
     budget: Arc<Budget>,
     shard_stats: Box<[Arc<ShardStats>]>,
     counters: Counters,
@@ -74,6 +77,8 @@ impl Hub {
             gate: Gate::new(settings.gate_limits(), would_reject.clone()),
             would_reject,
             registry: Registry::new(intakes, settings.registry, epoch_seed),
+            users: Users::new(settings.presence_debounce),
+            guests: AtomicU64::new(epoch_seed.rotate_left(32)),
             counters: Counters::default(),
             ledger: Ledger::new(shards, settings.closes_max),
             moderation_stats: ModerationStats::default(),
@@ -129,6 +134,12 @@ impl Hub {
     #[must_use]
     pub fn registry(&self) -> &Registry<Order> {
         &self.registry
+    }
+
+    /// Who is here.
+    #[must_use]
+    pub fn users(&self) -> &Users {
+        &self.users
     }
 
     /// Bytes queued in the process.

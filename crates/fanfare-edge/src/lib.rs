@@ -27,6 +27,7 @@ mod ledger;
 mod listener;
 mod moderation;
 mod observed;
+mod people;
 mod prefixed;
 mod problem;
 mod proxied;

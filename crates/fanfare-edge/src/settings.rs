@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
-use fanfare_guard::{Moderation, Namespaces, OriginPolicy, TokenKeys};
+use fanfare_guard::{GuestKey, Moderation, Namespaces, OriginPolicy, TokenKeys};
 use fanfare_protocol::wire::{DeflateTerms, DeflaterSettings};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::RegistryLimits;
@@ -58,6 +58,10 @@ pub struct Settings {
     pub held_max: usize,
     /// Clients without a token may choose a name.
     pub guests: bool,
+    /// What guests' tokens are signed with.
+    pub guest_key: GuestKey,
+    /// A user is still here, and a guest's name his own, for so long after his last connection left.
+    pub presence_debounce: Duration,
     /// Keys that tokens are checked with.
     pub tokens: TokenKeys,
     /// A connection is told so long before its token ends, but not before half of its time is over; zero: it is not told.

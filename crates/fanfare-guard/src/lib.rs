@@ -7,11 +7,13 @@
 //! - [`Namespaces`] finds the [`NamespacePolicy`] of a room; asked about an [`Identity`], it gives a [`Verdict`].
 //! - [`TokenKeys`] says whether a token holds and what it grants, and mints tokens.
 //! - [`Revocations`] remembers which were taken back before their time.
+//! - [`GuestKey`] brings a guest who chose a name back as the same user.
 //! - [`Bucket`] says whether a connection is within its rate.
 //! - [`Moderation`] looks at what a message says and gives a [`Ruling`].
 //!
 //! What it deliberately does not know: connections, rooms that exist, and how a refusal is told to a client.
 
+mod guest;
 mod origin;
 mod policy;
 mod rate;
@@ -19,6 +21,7 @@ mod revocation;
 mod token;
 pub mod words;
 
+pub use guest::GuestKey;
 pub use origin::{OriginError, OriginPolicy};
 pub use policy::{Identity, NamespacePolicy, Namespaces, Right, SlowPolicy, UnknownRight, Verdict};
 pub use rate::Bucket;

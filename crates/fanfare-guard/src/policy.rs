@@ -25,6 +25,8 @@ pub struct Identity {
     pub user: Option<UserName>,
     /// What its token grants; `None` without a valid token.
     pub grants: Option<Arc<[Grant]>>,
+    /// The guest's number, where the name is one that a guest chose.
+    pub guest: Option<u64>,
 }
 
 impl Identity {
@@ -206,7 +208,7 @@ mod tests {
 
     fn identity(user: bool, rights: &[RoomRight]) -> Identity {
         let grants = (!rights.is_empty()).then(|| [Grant::new("lobby", rights)].into());
-        Identity { user: user.then(|| UserName::guest("Zoë").expect("a valid name")), grants }
+        Identity { user: user.then(|| UserName::guest("Zoë").expect("a valid name")), grants, guest: None }
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub enum CloseReason {
         /// Messages queued.
         messages: usize,
     },
+    /// Its name belongs to somebody else now.
+    NameTaken,
     /// More messages than the rate allows.
     TooFast,
     /// A message that moderation refused, in a dialect that has no word for that.
@@ -85,7 +87,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 25] = [
+    pub const LABELS: [&'static str; 26] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -111,6 +113,7 @@ impl CloseReason {
         "rejected",
         "slow_consumer_resumable",
         "token_revoked",
+        "name_taken",
     ];
 
     /// What each reason means for whoever operates the node and what to do next, in the order of [`Self::LABELS`].
@@ -140,6 +143,7 @@ impl CloseReason {
         "Moderation refused the message, in a dialect that has no other word for it. See docs/moderation.md.",
         "As slow_consumer, in a room whose history has what it missed: it comes back with `since`, see docs/history.md.",
         "Its token was taken back with POST /api/revoke; GET /api/revoke shows since when. A newer token lets the user in. See docs/auth.md.",
+        "The name belonged to another guest, or to a user with a token. The client chooses another, or brings its own guest token: see docs/people.md.",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -171,6 +175,7 @@ impl CloseReason {
             Self::Rejected => 22,
             Self::SlowConsumerResumable { .. } => 23,
             Self::TokenRevoked => 24,
+            Self::NameTaken => 25,
         }
     }
 
@@ -194,6 +199,7 @@ impl CloseReason {
             Self::Drain => 1012,
             Self::TokenRefused(_) | Self::TokenExpired | Self::TokenRevoked => 4401,
             Self::NotAllowed => 4403,
+            Self::NameTaken => 4409,
             Self::RoomClosed => 4410,
             Self::Kicked => 4420,
             Self::TooFast => 4429,
@@ -242,6 +248,7 @@ impl CloseReason {
             Self::TokenExpired => "token expired, connect with a new one".into(),
             Self::TokenRevoked => "token revoked".into(),
             Self::NotAllowed => "not allowed".into(),
+            Self::NameTaken => "name taken".into(),
             Self::RoomClosed => "room closed".into(),
             Self::Kicked => "kicked".into(),
             Self::Drain => "node is leaving service, reconnect".into(),
@@ -293,6 +300,7 @@ mod tests {
             CloseReason::Rejected,
             CloseReason::SlowConsumerResumable { bytes: usize::MAX, messages: usize::MAX },
             CloseReason::TokenRevoked,
+            CloseReason::NameTaken,
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

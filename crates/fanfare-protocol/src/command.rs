@@ -73,6 +73,9 @@ pub const HISTORY_LIMIT_DEFAULT: usize = 100;
 /// Messages in a page of history at most.
 pub const HISTORY_LIMIT_MAX: usize = 1_000;
 
+/// Users in one answer to `presence` at most, and unless less are asked for.
+pub const PRESENCE_LIMIT_MAX: usize = 1_000;
+
 /// What the shell should do about one message. Borrowed parts live in the read buffer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action<'a> {
@@ -107,6 +110,10 @@ pub enum Action<'a> {
     Presence {
         /// The room.
         room: Target,
+        /// Users whose names come after this one; `None`: from the first on.
+        after: Option<Cow<'a, str>>,
+        /// Users at most, 1 to [`PRESENCE_LIMIT_MAX`].
+        limit: usize,
         /// The command's id.
         id: ReplyId<'a>,
     },

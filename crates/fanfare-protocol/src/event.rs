@@ -116,6 +116,8 @@ pub enum Event<'a> {
         heartbeat_ms: u64,
         /// The user, where one is known.
         user: Option<&'a UserName>,
+        /// For a guest: with it as `token`, he comes back as the same user.
+        token: Option<&'a str>,
         /// Name of the node.
         node: &'a str,
     },
@@ -161,8 +163,10 @@ pub enum Event<'a> {
         room: &'a RoomName,
         /// Subscribers in the room.
         count: u64,
-        /// Users in the room, where presence is on.
+        /// Users in the room, where presence is on, by name: all, or a page of them.
         members: &'a [UserName],
+        /// The last of the page, where more follow.
+        next: Option<&'a UserName>,
         /// The command's id.
         id: ReplyId<'a>,
     },

@@ -22,7 +22,7 @@ mod session;
 pub mod wire;
 
 pub use close::{CloseCode, CloseReason};
-pub use command::{Action, ErrorCode, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, ReplyId, Target};
+pub use command::{Action, ErrorCode, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PRESENCE_LIMIT_MAX, ReplyId, Target};
 pub use dialect::{Dialect, VARIANTS, Variant, WIRE_FORMS, WireForm, sse};
 pub use event::{Event, HistoryPage, Past, Position, Published, RoomEvent};
 pub use limits::{HeartbeatLimits, MessageLimits};

@@ -1,5 +1,6 @@
 //! Names that have been checked once: nothing behind the door re-checks them.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -126,6 +127,13 @@ impl UserName {
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that users in a map can be looked up, and gone through from a place on, by text.
+impl Borrow<str> for UserName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -10,6 +10,8 @@
 //! A room is occupied, vacant or reaped; it is reaped when it is vacant and keeps nothing any more. Joining a reaped room fails, and the registry makes a new one with a new epoch; so no member can
 //! enter a room that is being taken away.
 //!
+//! [`Users`] knows who is here: the connections of each user, and whose a name is.
+//!
 //! What this crate deliberately does not know: sockets, dialects, rights, time of day, tasks.
 
 mod directory;
@@ -23,8 +25,12 @@ mod loom_tests;
 mod registry;
 mod room;
 mod sync;
+mod users;
 
 pub use history::{HistoryLimits, KEPT_OVERHEAD_BYTES, Kept, Missed, Page, PageQuery, Portion};
 pub use item::{Item, Said};
-pub use registry::{Draft, JoinError, Joined, PublishError, Receipted, Registry, RegistryLimits, RegistryStats};
-pub use room::{Room, RoomInfo, RoomOptions};
+pub use registry::{
+    Absence, Draft, JoinError, Joined, PublishError, Receipted, Registry, RegistryLimits, RegistryStats,
+};
+pub use room::{Presence, Room, RoomInfo, RoomOptions};
+pub use users::{NameTaken, Owner, Place, Places, Users};

@@ -15,7 +15,7 @@ use crate::directory::Directory;
 use crate::history::{Missed, Portion};
 use crate::item::{Item, Said};
 use crate::keeping::Keeping;
-use crate::room::{Life, Room, RoomInfo, RoomOptions, State};
+use crate::room::{Exit, Life, Room, RoomInfo, RoomOptions, State};
 use crate::sync::{Mutex, MutexGuard};
 
 /// Rooms that wait for a sweep at most; the next one brings the sweep forward.
@@ -65,6 +65,16 @@ pub struct RegistryStats {
     pub recovered: AtomicU64,
     /// Members that came back and had missed what was not kept any more.
     pub unrecovered: AtomicU64,
+}
+
+/// A user whose last connection in a room ended: he has left once [`Registry::miss`] finds him still away.
+#[derive(Debug)]
+#[must_use = "somebody has to look whether he came back"]
+pub struct Absence {
+    room: Arc<Room>,
+    user: UserName,
+    /// Which of the room's absences it is: he may have been back and away again.
+    number: u64,
 }
 
 /// A place in a room.
@@ -261,19 +271,53 @@ impl<O> Registry<O> {
         .ok_or(JoinError::RoomsMax)
     }
 
-    /// Gives a place in a room back. `says_so`: the others are told even where `join_leave` is off.
+    /// Gives a place in a room back. `says_so`: the others are told even where `join_leave` is off. A user who has other places there
+    /// has not left.
     pub fn leave(&self, room: &Arc<Room>, shard: usize, user: Option<&UserName>, says_so: bool) {
         let mut state = room.lock();
-        let was_last = state.exit(shard, user);
+        let is_told = match state.exit(shard, user, false) {
+            Exit::Uncounted => says_so,
+            Exit::Last => says_so || room.options().join_leave,
+            Exit::OneOfSeveral | Exit::Away(_) => false,
+        };
         let mut woken = SmallVec::new();
-        if says_so || (was_last && room.options().join_leave) {
+        if is_told {
             let event = RoomEvent::Left(room.name().clone(), user.cloned());
             woken = self.say(room, &mut state, event);
         }
+        self.after_exit(room, state, &woken);
+    }
+
+    /// Gives back the place of a connection that has ended. Its user may be back in a moment: where he was the last of his, the
+    /// others are told only after somebody has waited and has called [`Self::miss`].
+    pub fn lose(&self, room: &Arc<Room>, shard: usize, user: &UserName) -> Option<Absence> {
+        let mut state = room.lock();
+        let exit = state.exit(shard, Some(user), true);
+        self.after_exit(room, state, &SmallVec::new());
+        match exit {
+            Exit::Away(number) => Some(Absence { room: room.clone(), user: user.clone(), number }),
+            Exit::Uncounted | Exit::OneOfSeveral | Exit::Last => None,
+        }
+    }
+
+    /// Somebody has been away for long enough: unless he is back, or has been, he has left.
+    pub fn miss(&self, absence: Absence) {
+        let Absence { room, user, number } = absence;
+        let mut state = room.lock();
+        // Who was in a room that has ended is in none any more.
+        if state.life == Life::Reaped || !state.miss(&user, number) || !room.options().join_leave {
+            return;
+        }
+        let woken = self.say(&room, &mut state, RoomEvent::Left(room.name().clone(), Some(user)));
+        drop(state);
+        self.wake(&woken);
+    }
+
+    fn after_exit(&self, room: &Arc<Room>, mut state: MutexGuard<'_, State>, woken: &Targets) {
         self.keeping.settle(room, &mut state);
         let is_vacated = is_newly_vacant(&mut state);
         drop(state);
-        self.wake(&woken);
+        self.wake(woken);
         self.stats.subscriptions.fetch_sub(1, Ordering::Relaxed);
         if is_vacated {
             self.list_vacated(room);

@@ -1,7 +1,8 @@
 //! One room: its life, its order and its occupancy, under one short lock.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,14 +60,49 @@ pub(crate) struct State {
     pub(crate) audience: SmallVec<[u32; 4]>,
     /// Subscribers on all shards.
     pub(crate) occupancy: u64,
-    /// Subscribers of each user, where presence is on.
-    pub(crate) members: HashMap<UserName, u32>,
+    /// Users by name, where they are counted.
+    pub(crate) members: BTreeMap<UserName, Member>,
+    /// Number of the last absence of any of them.
+    absences: u64,
     /// In the registry's list of rooms to look at.
     pub(crate) is_listed_vacant: bool,
     /// What was said and is still known.
     pub(crate) history: History,
     /// Where it is listed because of its history. Changed by [`Keeping`] alone.
     pub(crate) places: Places,
+}
+
+/// A user in a room.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// His subscribers. None while he is away and may be back in a moment.
+    subscribers: u32,
+    /// Number of his last absence.
+    absence: u64,
+}
+
+/// How somebody left a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// As nobody that is counted.
+    Uncounted,
+    /// His user has other subscribers here.
+    OneOfSeveral,
+    /// His user is not here any more.
+    Last,
+    /// His user's last connection ended; he may be back before this absence is looked at.
+    Away(u64),
+}
+
+/// Who is in a room: a page of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// Subscribers, of all users and of none.
+    pub count: u64,
+    /// Users in the order of their names, where presence is on.
+    pub members: Vec<UserName>,
+    /// More follow.
+    pub has_more: bool,
 }
 
 /// What is told about a room.
@@ -97,7 +133,8 @@ impl Room {
             offset: 0,
             audience: SmallVec::from_elem(0, shards),
             occupancy: 0,
-            members: HashMap::new(),
+            members: BTreeMap::new(),
+            absences: 0,
             is_listed_vacant: false,
             history: History::default(),
             places: Places::default(),
@@ -140,17 +177,18 @@ impl Room {
         }
     }
 
-    /// Subscribers, and up to `members_max` of its users in the order of their names, where presence is on. Of more users than that some
-    /// are left out: the lock is held for as many as are told.
+    /// Subscribers, and up to `limit` of the users whose names come after `after`. The lock is held for as many as are told.
     #[must_use]
-    pub fn presence(&self, members_max: usize) -> (u64, Vec<UserName>) {
-        let told = if self.options.presence { members_max } else { 0 };
+    pub fn presence(&self, after: &str, limit: usize) -> Presence {
         let state = self.state.lock();
-        let mut members: Vec<_> = state.members.keys().take(told).cloned().collect();
-        let occupancy = state.occupancy;
-        drop(state);
-        members.sort_unstable();
-        (occupancy, members)
+        let count = state.occupancy;
+        if !self.options.presence {
+            return Presence { count, members: Vec::new(), has_more: false };
+        }
+        // Names are not empty: after none of them comes the first.
+        let mut behind = state.members.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
+        let members = behind.by_ref().take(limit).map(|(name, _)| name.clone()).collect();
+        Presence { count, members, has_more: behind.next().is_some() }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -199,34 +237,48 @@ impl Room {
 }
 
 impl State {
-    /// Counts one subscriber in. `true` when it is its user's first. The room must not be reaped.
-    pub(crate) fn enter(&mut self, shard: usize, user: Option<&UserName>, counts_users: bool) -> bool {
+    /// Counts one subscriber in. The room must not be reaped.
+    pub(crate) fn enter(&mut self, shard: usize, user: Option<&UserName>, counts_users: bool) {
         debug_assert_ne!(self.life, Life::Reaped, "nobody enters a reaped room");
         self.life = Life::Occupied;
         self.audience[shard] += 1;
         self.occupancy += 1;
-        let Some(user) = user.filter(|_| counts_users) else { return false };
-        let connections = self.members.entry(user.clone()).or_insert(0);
-        *connections += 1;
-        *connections == 1
+        let Some(user) = user.filter(|_| counts_users) else { return };
+        let member = self.members.entry(user.clone()).or_insert(Member { subscribers: 0, absence: 0 });
+        member.subscribers += 1;
     }
 
-    /// Counts one subscriber out. `true` when it was its user's last.
-    pub(crate) fn exit(&mut self, shard: usize, user: Option<&UserName>) -> bool {
+    /// Counts one subscriber out. `may_return`: a user whose last it was stays a member until [`Self::miss`].
+    pub(crate) fn exit(&mut self, shard: usize, user: Option<&UserName>, may_return: bool) -> Exit {
         assert!(self.audience[shard] > 0, "a subscriber leaves a shard it was never counted in");
         self.audience[shard] -= 1;
         self.occupancy -= 1;
         if self.occupancy == 0 && self.life == Life::Occupied {
             self.life = Life::Vacant;
         }
-        let Some(user) = user else { return false };
-        let Some(connections) = self.members.get_mut(user) else { return false };
-        *connections -= 1;
-        if *connections > 0 {
-            return false;
+        let Some((user, member)) = user.and_then(|user| Some((user, self.members.get_mut(user)?))) else {
+            return Exit::Uncounted;
+        };
+        member.subscribers -= 1;
+        if member.subscribers > 0 {
+            return Exit::OneOfSeveral;
+        }
+        if may_return {
+            self.absences += 1;
+            member.absence = self.absences;
+            return Exit::Away(member.absence);
         }
         self.members.remove(user);
-        true
+        Exit::Last
+    }
+
+    /// Counts a user out who is still away. `false`: he is back, or has been.
+    pub(crate) fn miss(&mut self, user: &UserName, absence: u64) -> bool {
+        let is_away = self.members.get(user).is_some_and(|member| member.subscribers == 0 && member.absence == absence);
+        if is_away {
+            self.members.remove(user);
+        }
+        is_away
     }
 }
 

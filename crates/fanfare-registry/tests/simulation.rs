@@ -17,7 +17,7 @@ use fanfare_fanout::{
 };
 use fanfare_protocol::{Payload, RoomEvent, RoomName, UserName};
 use fanfare_registry::{
-    Draft, Item, JoinError, PublishError, Receipted, Registry, RegistryLimits, Room, RoomOptions, Said,
+    Draft, Item, JoinError, Presence, PublishError, Receipted, Registry, RegistryLimits, Room, RoomOptions, Said,
 };
 use parking_lot::Mutex;
 
@@ -405,17 +405,18 @@ impl World {
         stay.to = Some(state.closed_at.unwrap_or(state.log.len()));
         assert!(state.members.remove(&n));
         state.audience[shard] -= 1;
-        let mut was_last = false;
+        // `None`: nobody that is counted.
+        let mut was_last = None;
         if let Some(user) = user
             && let Some(connections) = state.users.get_mut(&user)
         {
             *connections -= 1;
-            was_last = *connections == 0;
-            if was_last {
+            was_last = Some(*connections == 0);
+            if *connections == 0 {
                 state.users.remove(&user);
             }
         }
-        if says_so || (was_last && options(name).join_leave) {
+        if was_last.map_or(says_so, |was_last| was_last && (says_so || options(name).join_leave)) {
             self.log(life, Logged::Left(user));
         }
         self.totals.leaves += 1;
@@ -656,8 +657,8 @@ impl World {
             assert_eq!((info.occupancy, info.created), (life.members.len() as u64, life.created));
             assert_eq!(info.position.offset, life.offset);
             let room = self.registry.get(&info.name).expect("a room of the list");
-            let (occupancy, members) = room.presence(usize::MAX);
-            assert_eq!(occupancy, life.members.len() as u64);
+            let Presence { count, members, has_more } = room.presence("", usize::MAX);
+            assert_eq!((count, has_more), (life.members.len() as u64, false));
             let mut users: Vec<UserName> = life.users.keys().map(|&user| self.users[user].clone()).collect();
             users.sort_unstable();
             // Where only comings and goings are told, users are counted but not listed.

@@ -30,6 +30,7 @@ async fn reap_rooms(hub: Arc<Hub>, period: Duration) {
     sweep.tick().await;
     loop {
         sweep.tick().await;
+        hub.users().sweep(hub.now());
         let reaped = hub.registry().reap() + hub.registry().expire(hub.now());
         if reaped > 0 {
             debug!(reaped, "vacant rooms reaped");

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use fanfare_edge::{
     Address, ApiSettings, Bound, CompressionSettings, DrainSettings, Hub, Listeners, SendPath, Settings, ShardHandle,
 };
+use fanfare_guard::GuestKey;
 use fanfare_protocol::wire::DeflaterSettings;
 use fanfare_registry::RegistryLimits;
 use tokio::runtime::{Builder, LocalOptions};
@@ -236,6 +237,8 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         moderation: Arc::new(ArcSwap::new(config.moderation.clone())),
         held_max: config.held_max,
         guests: config.guests,
+        guest_key: guest_key(config),
+        presence_debounce: config.presence_debounce,
         tokens: config.tokens.clone(),
         expiry_warning: config.expiry_warning,
         revocations_max: config.revocations_max,
@@ -276,5 +279,13 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
         },
         closes_max: config.closes_max,
         drain: DrainSettings { grace: config.drain.grace, window: config.drain.window, retry: config.drain.retry },
+    }
+}
+
+/// Made from the first secret, so that guests come back after a restart; without one, from the dice.
+fn guest_key(config: &Config) -> GuestKey {
+    match &config.guest_secret {
+        Some(secret) => GuestKey::new(secret.expose().as_bytes()),
+        None => GuestKey::new(&rand::random::<[u8; 32]>()),
     }
 }

@@ -9,6 +9,7 @@ mod publish;
 mod revoke;
 mod rooms;
 mod route;
+mod users;
 
 use std::sync::Arc;
 
@@ -22,8 +23,16 @@ use crate::hub::Hub;
 use crate::problem::{Answer, Problem, method_not_allowed, not_found};
 
 /// All routes: who adds some lists them in a file of their own, and that file here.
-const TABLES: &[&[Route]] =
-    &[publish::ROUTES, rooms::ROUTES, connections::ROUTES, closes::ROUTES, drain::ROUTES, held::ROUTES, revoke::ROUTES];
+const TABLES: &[&[Route]] = &[
+    publish::ROUTES,
+    rooms::ROUTES,
+    connections::ROUTES,
+    users::ROUTES,
+    closes::ROUTES,
+    drain::ROUTES,
+    held::ROUTES,
+    revoke::ROUTES,
+];
 
 /// Answers a request under `/api/`.
 pub(crate) async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {

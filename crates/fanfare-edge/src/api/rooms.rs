@@ -1,7 +1,7 @@
 //! Rooms: their list, one of them, what was said in it, and its end.
 
-use fanfare_protocol::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryPage, Position, RoomName};
-use fanfare_registry::{PageQuery, Portion, RoomInfo};
+use fanfare_protocol::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryPage, PRESENCE_LIMIT_MAX, Position, RoomName};
+use fanfare_registry::{PageQuery, Portion, Presence, RoomInfo};
 use hyper::StatusCode;
 use serde::Serialize;
 
@@ -24,7 +24,14 @@ pub(super) const ROUTES: &[Route] = &[
     ]),
     Route::get("/api/rooms/{room}", |call| now(describe(&call))),
     Route::delete("/api/rooms/{room}", |call| now(close(&call))),
-    Route::get("/api/rooms/{room}/presence", |call| now(presence(&call))),
+    Route::get("/api/rooms/{room}/presence", |call| now(presence(&call))).query(&[
+        Parameter { name: "after", about: "only users whose names come after this one", form: Form::Text },
+        Parameter {
+            name: "limit",
+            about: "users in the answer",
+            form: Form::Limit(PRESENCE_LIMIT_MAX, PRESENCE_LIMIT_MAX),
+        },
+    ]),
     Route::get("/api/rooms/{room}/history", |call| now(history(&call))).query(&[
         Parameter { name: "since", about: "position to begin behind, `epoch:offset`", form: Form::Text },
         Parameter {
@@ -35,18 +42,18 @@ pub(super) const ROUTES: &[Route] = &[
     ]),
 ];
 
-/// Users in one answer.
-const PRESENCE_MEMBERS_MAX: usize = 1_000;
-
 #[derive(Serialize)]
 struct MemberBody {
     user: String,
 }
 
+/// As the event of the same name has it.
 #[derive(Serialize)]
 struct PresenceBody {
     count: u64,
     members: Vec<MemberBody>,
+    /// `after` of the next page; null where there is none.
+    next: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -98,13 +105,15 @@ fn close(call: &Call) -> Result<Answer, Problem> {
     Ok(json(StatusCode::OK, &serde_json::json!({ "room": name.as_str(), "closed": true })))
 }
 
-/// Users and subscribers of a room, as the dialect tells them. Users are counted where `presence` is on.
 fn presence(call: &Call) -> Result<Answer, Problem> {
     let name = parse_room(call.place(0))?;
+    let after = call.text("after").unwrap_or_default();
+    let limit = call.limit()?;
     let room = call.hub.registry().get(&name).ok_or_else(|| no_room(&name))?;
-    let (count, members) = room.presence(PRESENCE_MEMBERS_MAX);
-    let members = members.iter().map(|user| MemberBody { user: user.as_str().to_owned() }).collect();
-    Ok(json(StatusCode::OK, &PresenceBody { count, members }))
+    let Presence { count, members, has_more } = room.presence(&after, limit);
+    let next = members.last().filter(|_| has_more).map(ToString::to_string);
+    let members = members.iter().map(|user| MemberBody { user: user.to_string() }).collect();
+    Ok(json(StatusCode::OK, &PresenceBody { count, members, next }))
 }
 
 fn history(call: &Call) -> Result<Answer, Problem> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanfare_fanout::LaneId;
 use fanfare_guard::{Bucket, Identity};
-use fanfare_protocol::{CloseReason, Session, wire::Decoder};
+use fanfare_protocol::{CloseReason, Session, UserName, wire::Decoder};
 
 use super::heartbeat::Heartbeat;
 use super::leaving::Tenths;
@@ -21,6 +21,8 @@ pub(super) struct Connection {
     pub(super) began_ms: u64,
     /// What is kept of the token it came with.
     pub(super) token: Option<Box<HeldToken>>,
+    /// The name under which the directory of users has it.
+    pub(super) known_as: Option<UserName>,
     pub(super) decoder: Decoder,
     pub(super) heartbeat: Heartbeat,
     pub(super) phase: Phase,

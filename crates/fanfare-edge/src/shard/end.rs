@@ -10,6 +10,7 @@ use tracing::{debug, info};
 
 use super::ShardLoop;
 use super::connection::Phase;
+use super::people::Parting;
 use crate::hub::ConnectionId;
 use crate::ledger::Closed;
 
@@ -115,18 +116,19 @@ impl ShardLoop {
 
     fn offer_waiting(&mut self, lane: LaneId) {
         for room in self.rooms_of(lane) {
-            self.leave_room(lane, room, false, true);
+            self.leave_room(lane, room, Parting::Lost, true);
         }
     }
 
     fn leave_all(&mut self, lane: LaneId) {
         for room in self.rooms_of(lane) {
-            self.leave_room(lane, room, false, false);
+            self.leave_room(lane, room, Parting::Lost, false);
         }
     }
 
     fn record(&mut self, lane: LaneId, reason: CloseReason) {
         self.open -= 1;
+        self.give_name_back(lane);
         let closed = self.closed(lane, reason);
         self.hub.record_close(closed);
         self.hub.counters().connections.fetch_sub(1, Ordering::Relaxed);

@@ -14,6 +14,7 @@ mod inspect;
 mod leaving;
 mod newcomers;
 mod orders;
+mod people;
 mod perform;
 mod read;
 mod recovery;
@@ -34,7 +35,7 @@ use std::time::Duration;
 use fanfare_fanout::{FlushQuota, Intake, LaneEvent, LaneId, Shard};
 use fanfare_protocol::wire::{History, Inflater};
 use fanfare_protocol::{CloseReason, Dialect};
-use fanfare_registry::{Item, Said};
+use fanfare_registry::{Absence, Item, Said};
 use mio::{Events, Poll, Token};
 use tokio::io::unix::AsyncFd;
 
@@ -115,6 +116,8 @@ struct ShardLoop {
     rooms: LocalRooms,
     /// Connections that have not been told all they missed.
     behind: Behind,
+    /// Users whose last connection in a room ended here, with the time when they are missed there; in that order.
+    absences: VecDeque<(Duration, Absence)>,
     timers: Timers,
     /// Sockets to take over. Each was let in by the gate.
     arrivals: VecDeque<Box<Adopted>>,
@@ -210,7 +213,8 @@ impl ShardLoop {
         let accept = self.entrance.as_ref().and_then(|entrance| entrance.retry_at);
         let newcomer = self.newcomers.next_deadline();
         let crowd = self.crowd.next();
-        [self.timers.next(), self.fanout.next_wait(), pressed, pace, accept, newcomer, crowd]
+        let absent = self.absences.front().map(|&(due, _)| due);
+        [self.timers.next(), self.fanout.next_wait(), pressed, pace, accept, newcomer, crowd, absent]
             .into_iter()
             .flatten()
             .min()
@@ -232,6 +236,7 @@ impl ShardLoop {
         self.fanout.measure(|| self.hub.now());
         self.after_flush();
         self.replay_more();
+        self.miss_absent();
         self.see_to_deadlines();
         self.keep_pace();
         self.give_back_if_left();

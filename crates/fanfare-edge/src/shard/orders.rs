@@ -19,6 +19,7 @@ use super::connection::{Connection, Phase};
 use super::heartbeat::{Beat, Heartbeat};
 use super::inspect::Inspection;
 use super::leaving::tenths;
+use super::people::Parting;
 use crate::gate::Permit;
 use crate::hub::ConnectionId;
 use crate::ledger::Closed;
@@ -141,7 +142,7 @@ impl ShardLoop {
     fn close_room(&mut self, room: RoomId) {
         self.fanout.flush_room(room, &mut self.sockets);
         for lane in self.fanout.members(room) {
-            self.leave_room(lane, room, false, false);
+            self.leave_room(lane, room, Parting::Unsaid, false);
             let is_its_room = self.connection(lane).is_some_and(|c| matches!(c.session.mode(), Mode::Room(_)));
             if is_its_room {
                 self.end(lane, CloseReason::RoomClosed);
@@ -220,6 +221,7 @@ impl ShardLoop {
             identity,
             began_ms: self.now.as_millis() as u64,
             token,
+            known_as: None,
             decoder: Decoder::new(),
             heartbeat,
             phase: Phase::Open,
@@ -249,15 +251,20 @@ impl ShardLoop {
 
     /// First words: `welcome` on `/ws`; the room is joined on `/room/{room}`.
     pub(super) fn greet(&mut self, lane: LaneId, since: Option<Position>) {
+        let hub = self.hub.clone();
+        if !self.take_name(lane) {
+            return self.end(lane, CloseReason::NameTaken);
+        }
         let Some(connection) = self.connection(lane) else { return };
         match connection.session.mode().clone() {
             Mode::Rooms => {
                 let user = connection.identity.user.clone();
+                let token = connection.identity.guest.and_then(|guest| hub.guest_token(user.as_ref()?, guest));
                 let heartbeat_ms = self.settings.heartbeat.ping.as_millis() as u64;
                 let name = ConnectionId { shard: self.index, lane }.to_string();
                 let settings = self.settings.clone();
-                let node = &settings.node;
-                self.answer(lane, &Event::Welcome { connection: &name, heartbeat_ms, user: user.as_ref(), node });
+                let (user, token, node) = (user.as_ref(), token.as_deref(), &settings.node);
+                self.answer(lane, &Event::Welcome { connection: &name, heartbeat_ms, user, token, node });
             }
             Mode::Room(room) => self.enter_own_room(lane, &room, since),
             Mode::Echo | Mode::HelloWorld => {}

@@ -9,17 +9,15 @@ use fanfare_protocol::wire::{Opcode, frame};
 use fanfare_protocol::{
     Action, CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target,
 };
-use fanfare_registry::{Draft, Item, Joined, PublishError};
+use fanfare_registry::{Draft, Item, Joined, Presence, PublishError};
 use tracing::debug;
 
 use super::ShardLoop;
 use super::orders::Order;
+use super::people::Parting;
 use crate::hub::ConnectionId;
 use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
 use crate::observed::Limit;
-
-/// Users listed in one `presence` reply.
-const PRESENCE_MEMBERS_MAX: usize = 1_000;
 
 impl ShardLoop {
     pub(super) fn perform(&mut self, lane: LaneId, action: Action<'_>) {
@@ -43,7 +41,7 @@ impl ShardLoop {
             Action::Subscribe { room, since, id } => self.subscribe(lane, &room, since, id),
             Action::Unsubscribe { room, id } => self.unsubscribe(lane, &room, id, false),
             Action::Leave { room, id } => self.unsubscribe(lane, &room, id, true),
-            Action::Presence { room, id } => self.presence(lane, &room, id),
+            Action::Presence { room, after, limit, id } => self.presence(lane, &room, (after.as_deref(), limit), id),
             Action::History { room, since, limit, id } => self.history(lane, &room, since, limit, id),
             Action::CloseRoom { room, id } => self.close_room_by_command(lane, &room, id),
             Action::Refresh { token, id } => self.refresh(lane, &token, id),
@@ -290,7 +288,8 @@ impl ShardLoop {
             }
             return;
         };
-        self.leave_room(lane, room, says_so, true);
+        let parting = if says_so { Parting::Says } else { Parting::Unsaid };
+        self.leave_room(lane, room, parting, true);
         self.answer(lane, &Event::Unsubscribed { room: &name, id });
         let Some(connection) = self.connection(lane) else { return };
         if matches!(connection.session.mode(), Mode::Room(_)) && says_so {
@@ -299,7 +298,7 @@ impl ShardLoop {
     }
 
     /// Ends a membership on this shard and in the room. `gets_rest`: what the room said before goes to the lane first.
-    pub(super) fn leave_room(&mut self, lane: LaneId, room: RoomId, says_so: bool, gets_rest: bool) {
+    pub(super) fn leave_room(&mut self, lane: LaneId, room: RoomId, parting: Parting, gets_rest: bool) {
         let was_member = if gets_rest {
             self.fanout.leave(lane, room, &mut self.sockets)
         } else {
@@ -310,20 +309,23 @@ impl ShardLoop {
         }
         let user = self.connection(lane).and_then(|connection| connection.identity.user.clone());
         if let Some(room) = self.rooms.left(room) {
-            self.hub.registry().leave(&room, self.index, user.as_ref(), says_so);
+            self.part(&room, user.as_ref(), parting);
         }
     }
 
-    fn presence(&mut self, lane: LaneId, target: &Target, id: ReplyId<'_>) {
+    fn presence(&mut self, lane: LaneId, target: &Target, (after, limit): (Option<&str>, usize), id: ReplyId<'_>) {
         let Some(name) = self.named(lane, target) else { return };
         let Some(room) = self.member_room(lane, &name) else {
             let message = format!("subscribe to {name} before asking who is in it");
             return self.refuse(lane, ErrorCode::NotSubscribed, &message, id);
         };
-        let Some((count, members)) = self.rooms.by_id(room).map(|room| room.presence(PRESENCE_MEMBERS_MAX)) else {
+        let Some(Presence { count, members, has_more }) =
+            self.rooms.by_id(room).map(|room| room.presence(after.unwrap_or_default(), limit))
+        else {
             return;
         };
-        self.answer(lane, &Event::Presence { room: &name, count, members: &members, id });
+        let next = members.last().filter(|_| has_more);
+        self.answer(lane, &Event::Presence { room: &name, count, members: &members, next, id });
     }
 
     fn close_room_by_command(&mut self, lane: LaneId, target: &Target, id: ReplyId<'_>) {

@@ -14,6 +14,7 @@ use fanfare_protocol::{CloseReason, ErrorCode, Event, Mode, Position, ReplyId, R
 use fanfare_registry::{Missed, PageQuery, Portion, Room};
 
 use super::orders::variant;
+use super::people::Parting;
 use super::{READ_BYTES_MAX, ShardLoop};
 
 /// Bytes of messages in one page of history.
@@ -189,7 +190,7 @@ impl ShardLoop {
         for lane in self.behind.lanes_in(room) {
             let Some(name) = self.rooms.by_id(room).map(|room| room.name().clone()) else { return };
             self.tell(lane, std::iter::once(RoomEvent::RoomClosed(name)));
-            self.leave_room(lane, room, false, false);
+            self.leave_room(lane, room, Parting::Unsaid, false);
             if self.connection(lane).is_some_and(|c| matches!(c.session.mode(), Mode::Room(_))) {
                 self.end(lane, CloseReason::RoomClosed);
             }

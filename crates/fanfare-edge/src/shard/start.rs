@@ -131,6 +131,7 @@ impl ShardLoop {
             crowd: Crowd::default(),
             rooms: LocalRooms::default(),
             behind: Behind::default(),
+            absences: VecDeque::new(),
             timers: Timers::default(),
             arrivals: VecDeque::new(),
             ready: VecDeque::new(),

@@ -139,7 +139,7 @@ impl TokenKeys {
         let expires = expires.map(|expires| if now < expires { expires } else { expires.saturating_add(CLOCK_SKEW) });
         let user = claims.sub.or(claims.name);
         let user = user.as_deref().map(UserName::parse).transpose().map_err(|_| TokenError::Subject)?;
-        let identity = Identity { user, grants: Some(claims.rooms.grants().collect()) };
+        let identity = Identity { user, grants: Some(claims.rooms.grants().collect()), guest: None };
         let id = claims.jti.map(String::into_boxed_str);
         Ok(Verified { identity, expires, issued: claims.iat.map(|issued| issued.0), id })
     }

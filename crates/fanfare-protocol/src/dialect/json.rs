@@ -35,10 +35,13 @@ fn came_or_went(name: &'static str, room: &RoomName, user: Option<&UserName>, na
 
 pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
     match *event {
-        Event::Welcome { connection, heartbeat_ms, user, node } => object("welcome", 128, out, |fields| {
+        Event::Welcome { connection, heartbeat_ms, user, token, node } => object("welcome", 128, out, |fields| {
             fields.text("connection", connection);
             fields.number("heartbeat_ms", heartbeat_ms);
             fields.user(user);
+            if let Some(token) = token {
+                fields.text("token", token);
+            }
             fields.text("node", node);
         }),
         Event::Subscribed { room, position, recovered, id } => object("subscribed", 128, out, |fields| {
@@ -66,12 +69,17 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
             fields.raw("held", "true");
             fields.id(id);
         }),
-        Event::Presence { room, count, members, id } => object("presence", 96 + 40 * members.len(), out, |fields| {
-            fields.room(named, room);
-            fields.number("count", count);
-            fields.members(members);
-            fields.id(id);
-        }),
+        Event::Presence { room, count, members, next, id } => {
+            object("presence", 96 + 40 * members.len(), out, |fields| {
+                fields.room(named, room);
+                fields.number("count", count);
+                fields.members(members);
+                if let Some(next) = next {
+                    fields.text("next", next.as_str());
+                }
+                fields.id(id);
+            });
+        }
         Event::History { room, page, id } => {
             let length = object_length(Some(room)) + 64 + page_length(page);
             object("history", length, out, |fields| {

@@ -137,12 +137,16 @@ fn events_in_json() {
     let id = ReplyId(Some(r#""\u0041""#));
     let none = ReplyId(None);
     same(
-        Event::Welcome { connection: "c1", heartbeat_ms: 25_000, user: Some(&al), node: "n\"1" },
+        Event::Welcome { connection: "c1", heartbeat_ms: 25_000, user: Some(&al), token: None, node: "n\"1" },
         r#"{"name":"welcome","connection":"c1","heartbeat_ms":25000,"user":"Al","node":"n\"1"}"#,
     );
     same(
-        Event::Welcome { connection: "c1", heartbeat_ms: 1, user: None, node: "n" },
+        Event::Welcome { connection: "c1", heartbeat_ms: 1, user: None, token: None, node: "n" },
         r#"{"name":"welcome","connection":"c1","heartbeat_ms":1,"node":"n"}"#,
+    );
+    same(
+        Event::Welcome { connection: "c1", heartbeat_ms: 1, user: Some(&al), token: Some("a.b.c"), node: "n" },
+        r#"{"name":"welcome","connection":"c1","heartbeat_ms":1,"user":"Al","token":"a.b.c","node":"n"}"#,
     );
     check_event(
         &Event::Subscribed { room: &lobby, position: Position { epoch: 0xab, offset: 3 }, recovered: true, id },
@@ -164,12 +168,17 @@ fn events_in_json() {
     );
     same(Event::Held { id }, r#"{"name":"ack","delivered":0,"dropped":0,"evicted":0,"held":true,"id":"\u0041"}"#);
     check_event(
-        &Event::Presence { room: &lobby, count: 3, members: &[al, user("B\"b")], id },
+        &Event::Presence { room: &lobby, count: 3, members: &[al.clone(), user("B\"b")], next: None, id },
         r#"{"name":"presence","count":3,"members":[{"user":"Al"},{"user":"B\"b"}],"id":"\u0041"}"#,
         r#"{"name":"presence","room":"lobby","count":3,"members":[{"user":"Al"},{"user":"B\"b"}],"id":"\u0041"}"#,
     );
     check_event(
-        &Event::Presence { room: &lobby, count: 0, members: &[], id: none },
+        &Event::Presence { room: &lobby, count: 3, members: std::slice::from_ref(&al), next: Some(&al), id: none },
+        r#"{"name":"presence","count":3,"members":[{"user":"Al"}],"next":"Al"}"#,
+        r#"{"name":"presence","room":"lobby","count":3,"members":[{"user":"Al"}],"next":"Al"}"#,
+    );
+    check_event(
+        &Event::Presence { room: &lobby, count: 0, members: &[], next: None, id: none },
         r#"{"name":"presence","count":0,"members":[]}"#,
         r#"{"name":"presence","room":"lobby","count":0,"members":[]}"#,
     );

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::command::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX};
+use crate::command::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PRESENCE_LIMIT_MAX};
 use crate::event::valid_id;
 use crate::{Action, ErrorCode, PayloadRef, Position, ReplyId, RoomName, Target};
 
@@ -46,6 +46,8 @@ struct Fields<'a> {
     limit: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     token: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    after: Option<&'a RawValue>,
 }
 
 /// A `null` that is there is something else than a field that is not: it can be published.
@@ -83,9 +85,13 @@ impl<'a> Fields<'a> {
                 Ok(Action::Subscribe { room, since: self.since()?, id })
             }
             "unsubscribe" => Ok(Action::Unsubscribe { room: self.target(own)?, id }),
-            "presence" => Ok(Action::Presence { room: self.target(own)?, id }),
+            "presence" => {
+                let limit = self.limit(PRESENCE_LIMIT_MAX, PRESENCE_LIMIT_MAX)?;
+                Ok(Action::Presence { room: self.target(own)?, after: self.after()?, limit, id })
+            }
             "history" => {
-                Ok(Action::History { room: self.target(own)?, since: self.since()?, limit: self.limit()?, id })
+                let limit = self.limit(HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX)?;
+                Ok(Action::History { room: self.target(own)?, since: self.since()?, limit, id })
             }
             "leave" => Ok(Action::Leave { room: self.target(own)?, id }),
             "close" => Ok(Action::CloseRoom { room: self.target(own)?, id }),
@@ -144,12 +150,17 @@ impl<'a> Fields<'a> {
         text.parse().map(Some).or_else(|error| bad_message(format!("`since`: {error}")))
     }
 
-    fn limit(&self) -> Result<usize, Refusal> {
-        let Some(limit) = given(self.limit) else { return Ok(HISTORY_LIMIT_DEFAULT) };
+    fn limit(&self, default: usize, max: usize) -> Result<usize, Refusal> {
+        let Some(limit) = given(self.limit) else { return Ok(default) };
         match limit.get().parse() {
-            Ok(limit) if (1..=HISTORY_LIMIT_MAX).contains(&limit) => Ok(limit),
-            _ => bad_message(format!("`limit` must be a number from 1 to {HISTORY_LIMIT_MAX}")),
+            Ok(limit) if (1..=max).contains(&limit) => Ok(limit),
+            _ => bad_message(format!("`limit` must be a number from 1 to {max}")),
         }
+    }
+
+    fn after(&self) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let Some(after) = given(self.after) else { return Ok(None) };
+        string(after).map_or_else(|| bad_message("`after` must be a string"), |after| Ok(Some(after)))
     }
 }
 

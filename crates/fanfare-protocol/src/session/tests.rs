@@ -45,6 +45,10 @@ fn publish<'a>(room: Target, json: &'a str, except_self: bool, id: ReplyId<'a>) 
     Action::Publish { room, payload: PayloadRef::Json(json), except_self, id }
 }
 
+fn presence<'a>(room: Target, after: Option<&'a str>, limit: usize, id: ReplyId<'a>) -> Action<'a> {
+    Action::Presence { room, after: after.map(Into::into), limit, id }
+}
+
 #[test]
 fn commands_on_a_connection_of_many_rooms() {
     let since = Position { epoch: 0xabcd, offset: 7 };
@@ -72,7 +76,8 @@ fn commands_on_a_connection_of_many_rooms() {
                 id: NO_ID,
             },
         ),
-        (r#"{"name":"presence","room":"a","id":-1.5e3}"#, Action::Presence { room: named("a"), id: id("-1.5e3") }),
+        (r#"{"name":"presence","room":"a","id":-1.5e3}"#, presence(named("a"), None, 1_000, id("-1.5e3"))),
+        (r#"{"name":"presence","room":"a","limit":2,"after":"Zo\u00eb"}"#, presence(named("a"), Some("Zoë"), 2, NO_ID)),
         (r#"{"name":"leave","room":"a"}"#, Action::Leave { room: named("a"), id: NO_ID }),
         (r#"{"name":"close","room":"a","id":0}"#, Action::CloseRoom { room: named("a"), id: id("0") }),
         (r#"{"name":"refresh","token":"a.b.c","id":7}"#, Action::Refresh { token: "a.b.c".into(), id: id("7") }),
@@ -129,7 +134,7 @@ fn commands_on_a_connection_of_one_room() {
         (r#"{"name":"leave"}"#, Action::Leave { room: Target::Own, id: NO_ID }),
         (r#"{"name":"close","id":1}"#, Action::CloseRoom { room: Target::Own, id: id("1") }),
         (r#"{"name":"unsubscribe"}"#, Action::Unsubscribe { room: Target::Own, id: NO_ID }),
-        (r#"{"name":"presence"}"#, Action::Presence { room: Target::Own, id: NO_ID }),
+        (r#"{"name":"presence"}"#, presence(Target::Own, None, 1_000, NO_ID)),
     ];
     for (text, expected) in cases {
         check(one_room(), text, &expected);

@@ -13,7 +13,7 @@ use fanfare_protocol::{
     Action, CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, ReplyId, RoomEvent, RoomName, Session, Target,
     UserName,
 };
-use fanfare_registry::{Draft, Item, JoinError, PublishError, Room};
+use fanfare_registry::{Draft, Item, JoinError, Presence, PublishError, Room};
 
 use crate::client::Due;
 use crate::world::{ACKS_RESERVE_BYTES, CLOSE, LIMITS, PING, PONG, REPLY_PAUSE, ROOMS_PER_CLIENT, WRITE, World};
@@ -101,8 +101,13 @@ impl World {
             None => {
                 let name = format!("c{n}");
                 let user = self.connections[n].as_ref().and_then(|connection| connection.user.clone());
-                let welcome =
-                    Event::Welcome { connection: &name, heartbeat_ms: 5_000, user: user.as_ref(), node: "sim" };
+                let welcome = Event::Welcome {
+                    connection: &name,
+                    heartbeat_ms: 5_000,
+                    user: user.as_ref(),
+                    token: None,
+                    node: "sim",
+                };
                 self.answer(n, &welcome, Lane::Data);
             }
             Some(room) => {
@@ -204,7 +209,10 @@ impl World {
             Action::Subscribe { room, id, .. } => self.subscribe(n, &room, id),
             Action::Unsubscribe { room, id } => self.unsubscribe(n, &room, id, false),
             Action::Leave { room, id } => self.unsubscribe(n, &room, id, true),
-            Action::Presence { room, id } => self.presence(n, &room, id),
+            Action::Presence { room, after, limit, id } => {
+                assert_eq!((after, limit), (None, 1_000), "no client of this run asks for a page");
+                self.presence(n, &room, id);
+            }
             Action::CloseRoom { room, id } => {
                 let room = self.named(n, &room);
                 if self.close_room(room) {
@@ -423,9 +431,10 @@ impl World {
         else {
             return self.refuse(n, ErrorCode::NotSubscribed, id);
         };
-        let (count, members) = here.presence(100);
+        let Presence { count, members, has_more } = here.presence("", 1_000);
+        assert!(!has_more);
         self.check_presence(self.by_id[&here.id().0], count, &members);
-        self.answer(n, &Event::Presence { room: here.name(), count, members: &members, id }, Lane::Control);
+        self.answer(n, &Event::Presence { room: here.name(), count, members: &members, next: None, id }, Lane::Control);
     }
 
     /// Closes a room for all, if it exists.

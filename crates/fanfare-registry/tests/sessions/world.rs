@@ -396,17 +396,18 @@ impl World {
         let state = &mut self.lives[life];
         let place = state.members.iter().position(|&member| member == n).expect("a member");
         state.members.swap_remove(place);
-        let mut was_last = false;
+        // `None`: nobody that is counted.
+        let mut was_last = None;
         if let Some(user) = user
             && let Some(connections) = state.users.get_mut(user.as_str())
         {
             *connections -= 1;
-            was_last = *connections == 0;
-            if was_last {
+            was_last = Some(*connections == 0);
+            if *connections == 0 {
                 state.users.remove(user.as_str());
             }
         }
-        if says_so || (was_last && self.options(name).join_leave) {
+        if was_last.map_or(says_so, |was_last| was_last && (says_so || self.options(name).join_leave)) {
             let event = RoomEvent::Left(self.names[name].clone(), user.cloned());
             self.say(life, &Due::Left(user.map(ToString::to_string)), None, &event);
         }

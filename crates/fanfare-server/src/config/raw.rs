@@ -373,6 +373,9 @@ section! {
     Rooms {
         /// Interval of the sweep that removes empty rooms, milliseconds: an empty room is gone after at most this time.
         reap_ms: u64 = 10_000,
+        /// A user whose last connection ends has left after this time, unless he is back by then, milliseconds: reloading a page is
+        /// not leaving. So long a guest's name stays his, too. 0: at once.
+        presence_debounce_ms: u64 = 1_000,
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Config {
     pub held_max: usize,
     /// Whether clients may connect without a token.
     pub guests: bool,
+    /// What guests' tokens are signed with; `None`: one is made at start.
+    pub guest_secret: Option<Secret>,
     /// Keys that tokens are checked with.
     pub tokens: TokenKeys,
     /// How long before its token ends a connection is told so; zero: it is not.
@@ -86,6 +88,8 @@ pub struct Config {
     pub closes_max: usize,
     /// Interval of the sweep that removes vacant rooms.
     pub reap: Duration,
+    /// A user who comes back within this time has not left.
+    pub presence_debounce: Duration,
     /// Pages and paths for trying things out.
     pub diagnostics: Diagnostics,
     /// How service is left.
@@ -294,6 +298,7 @@ impl Check {
             moderation: moderation::load(&raw.moderation, &mut self.problems),
             held_max: self.count("moderation.held_max", &raw.moderation.held_max, 1..=1_000_000),
             guests: raw.auth.guests.value,
+            guest_secret: raw.auth.keys.value.iter().find(|key| !key.expose().contains("-----BEGIN")).cloned(),
             tokens: self.tokens(&raw.auth),
             expiry_warning: self.time("auth.expiry_warning_ms", &raw.auth.expiry_warning_ms, 0..=HOUR_MS),
             revocations_max: self.count("auth.revocations_max", &raw.auth.revocations_max, 1..=1_000_000),
@@ -302,6 +307,11 @@ impl Check {
             api_on_client_listener: raw.api.on_client_listener.value,
             closes_max: self.count("api.closes_max", &raw.api.closes_max, 0..=10_000_000),
             reap: self.time("rooms.reap_ms", &raw.rooms.reap_ms, 10..=24 * HOUR_MS),
+            presence_debounce: self.time(
+                "rooms.presence_debounce_ms",
+                &raw.rooms.presence_debounce_ms,
+                0..=HOUR_MS / 60,
+            ),
             diagnostics: Diagnostics { echo: raw.diagnostics.echo.value, page: raw.diagnostics.page.value },
             drain: Drain {
                 grace: self.time("drain.grace_ms", &raw.drain.grace_ms, 0..=HOUR_MS),

@@ -30,8 +30,7 @@ fn reasons(ledger: &Value) -> Vec<&str> {
 async fn every_close_is_remembered_with_its_circumstances() {
     let node = TestNode::dev("shards = 2\n[limits]\nmessage_bytes_max = 100");
     assert_eq!(ledger(&node, "").await, json!({"closes": [], "next": null, "kept": 0, "total": 0, "reasons": {}}));
-    let left = node.connect("/ws?name=alice").await;
-    left.close().await;
+    let alice = node.guest("alice").await;
     until_closed(&node, 1).await;
     let mut big = node.enter("%E6%88%BF", "?name=bob").await;
     big.send("x".repeat(101)).await;
@@ -40,7 +39,7 @@ async fn every_close_is_remembered_with_its_circumstances() {
     let mut refused = node.connect("/ws?token=none").await;
     assert_eq!(refused.closed().await.0, 4401);
     until_closed(&node, 3).await;
-    drop(node.connect("/ws?name=alice").await);
+    drop(node.connect(&format!("/ws?token={alice}")).await);
     let all = until_closed(&node, 4).await;
     assert_eq!(
         reasons(&all),

@@ -161,9 +161,10 @@ async fn leave_on_many_rooms_tells_the_others_and_keeps_the_connection() {
 async fn users_are_announced_once_not_once_a_tab() {
     let node = TestNode::dev("namespaces.default.join_leave = true");
     let mut witness = node.enter("a", "").await;
-    let tab = node.enter("a", "?name=Ada").await;
+    let token = node.guest("Ada").await;
+    let tab = node.enter("a", &format!("?token={token}")).await;
     assert_eq!(witness.event("joined").await, json!({"name": "joined", "user": "Ada"}));
-    let second_tab = node.enter("a", "?name=Ada").await;
+    let second_tab = node.enter("a", &format!("?token={token}")).await;
     let bob = node.enter("a", "?name=Bob").await;
     assert_eq!(witness.event("joined").await["user"], "Bob");
     tab.close().await;
@@ -177,9 +178,9 @@ async fn users_are_announced_once_not_once_a_tab() {
 async fn presence_counts_subscribers_and_names_users() {
     let node = TestNode::dev("");
     let mut client = node.connect("/ws?name=Zoe").await;
-    client.event("welcome").await;
+    let token = client.event("welcome").await["token"].as_str().expect("a token").to_owned();
     client.subscribe("a").await;
-    let _same_user = node.enter("a", "?name=Zoe").await;
+    let _same_user = node.enter("a", &format!("?token={token}")).await;
     let _other = node.enter("a", "?name=Ada").await;
     let nameless = node.enter("a", "").await;
     let reply = client.ask(json!({"name": "presence", "room": "a", "id": 1})).await;

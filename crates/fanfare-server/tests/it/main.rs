@@ -18,6 +18,7 @@ mod leaks;
 mod limits;
 mod metrics;
 mod moderation;
+mod people;
 mod policies;
 mod process;
 mod proxies;

@@ -116,6 +116,7 @@ fn reasons() -> Vec<CloseReason> {
         CloseReason::Internal,
         CloseReason::TokenRefused(""),
         CloseReason::TokenExpired,
+        CloseReason::NameTaken,
     ];
     let labels: std::collections::BTreeSet<&str> = all.iter().map(|reason| reason.label()).collect();
     assert_eq!(labels.len(), CloseReason::LABELS.len(), "one of each reason stands here");

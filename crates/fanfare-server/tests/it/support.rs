@@ -118,6 +118,15 @@ impl TestNode {
         Client::connect(self.clients, path).await
     }
 
+    /// The token of a guest with this name, who has been here for a moment.
+    pub(crate) async fn guest(&self, name: &str) -> String {
+        let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+        let mut client = self.connect(&format!("/ws?name={name}")).await;
+        let token = client.event("welcome").await["token"].as_str().expect("a guest's token").to_owned();
+        client.close().await;
+        token
+    }
+
     /// A client of `/room/{room}` that has certainly been admitted to the room, which does not say so by itself.
     pub(crate) async fn enter(&self, room: &str, query: &str) -> Client {
         let name = percent_decoded(room);

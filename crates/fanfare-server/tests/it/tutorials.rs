@@ -368,6 +368,47 @@ fn assert_time(text: &str) {
 }
 
 #[tokio::test]
+async fn t7_a_nickname_is_unique_while_online_and_a_token_brings_the_same_user_back() {
+    let node = TestNode::dev("rooms.presence_debounce_ms = 200\n[namespaces.chat]\njoin_leave = true\npresence = true");
+    let mut alice = node.connect("/ws?name=Alice").await;
+    let welcome = alice.event("welcome").await;
+    assert_eq!(welcome["user"], "Alice");
+    let token = welcome["token"].as_str().expect("a token").to_owned();
+    alice.subscribe("chat:1").await;
+    // 2 to 20 characters, and nobody else's.
+    for name in ["A", "123456789012345678901"] {
+        request(node.clients, "GET", &format!("/ws?name={name}"), &UPGRADE, "").await.expect_problem(400, "bad_name");
+    }
+    for path in ["/ws?name=Alice", "/room/chat:1?name=Alice"] {
+        assert_eq!(node.connect(path).await.closed().await, (4409, "name taken".to_owned()));
+    }
+    // Who enters and leaves is told once, whatever the tabs; who only reloads has not left.
+    let mut bob = node.connect("/ws?name=Bobby").await;
+    bob.event("welcome").await;
+    bob.subscribe("chat:1").await;
+    assert_eq!(alice.json().await, json!({"name": "joined", "room": "chat:1", "user": "Bobby"}));
+    let second_tab = node.enter("chat:1", &format!("?token={token}")).await;
+    alice.close().await;
+    let users = bob.ask(json!({"name": "presence", "room": "chat:1"})).await;
+    assert_eq!(users["members"], json!([{"user": "Alice"}, {"user": "Bobby"}]));
+    second_tab.close().await;
+    let mut alice = node.connect(&format!("/ws?token={token}")).await;
+    assert_eq!(alice.event("welcome").await["user"], "Alice");
+    alice.subscribe("chat:1").await;
+    bob.expect_nothing().await;
+    alice.close().await;
+    assert_eq!(bob.json().await, json!({"name": "left", "room": "chat:1", "user": "Alice"}));
+}
+
+/// What makes a request a WebSocket handshake.
+const UPGRADE: [(&str, &str); 4] = [
+    ("Upgrade", "websocket"),
+    ("Connection", "Upgrade"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+#[tokio::test]
 async fn t7_the_last_messages_are_there_for_who_enters() {
     let node = TestNode::dev("auth.guests = true\n[namespaces.chat]\nhistory_size = 3");
     let mut alice = node.enter("chat:1", "?name=Alice").await;

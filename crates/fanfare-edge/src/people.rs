@@ -1,0 +1,52 @@
+//! What the hub does for users: guests' numbers and tokens.
+
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fanfare_protocol::{CloseReason, UserName};
+use fanfare_registry::{Item, Place, Places};
+use tokio::sync::oneshot;
+
+use crate::hub::{Hub, SHARD_ANSWER_MAX};
+use crate::shard::Order;
+
+impl Hub {
+    /// The number of a guest who was not here before.
+    pub(crate) fn next_guest(&self) -> u64 {
+        // Two runs do not begin at the same number, so a token of one means nobody in another.
+        self.guests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Has these connections ended by their shards.
+    pub(crate) fn end_places(&self, places: &Places, reason: CloseReason) {
+        for Place { shard, lane } in places.iter() {
+            self.registry().shards()[shard].push(Item::Order(Order::End { lane, reason, told: None }));
+        }
+    }
+
+    /// Ends all connections that a user has now. Says how many were open until then.
+    pub(crate) async fn end_user(&self, user: &UserName, reason: CloseReason) -> usize {
+        let end = |Place { shard, lane }| {
+            let (tell, told) = oneshot::channel();
+            self.registry().shards()[shard].push(Item::Order(Order::End { lane, reason, told: Some(tell) }));
+            told
+        };
+        // All are told before the first is waited for.
+        let ends: Vec<_> = self.users().places(user).iter().map(end).collect();
+        let mut ended = 0;
+        let all = async {
+            for told in ends {
+                ended += usize::from(told.await.unwrap_or(false));
+            }
+        };
+        // A shard that has ended at the end of a drain never answers.
+        let _ = tokio::time::timeout(SHARD_ANSWER_MAX, all).await;
+        ended
+    }
+
+    /// The token that brings a guest back as the same user.
+    pub(crate) fn guest_token(&self, user: &UserName, guest: u64) -> Option<String> {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.settings().guest_key.mint(user, guest, wall)
+    }
+}

@@ -1,0 +1,302 @@
+//! Users: whose a name is, who is in a room, and what is said to one of them, over real sockets.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fanfare_guard::{Claims, TokenKeys};
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{TestNode, request, wait_until};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Guests and token holders on one node.
+const MIXED: &str = "auth.guests = true\nauth.keys = [\"0123456789abcdef0123456789abcdef\"]\n";
+
+/// A token of the operator's for this user.
+fn token(user: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let claims = Claims { sub: Some(user.to_owned()), exp: Some(now + 600), ..Claims::default() };
+    TokenKeys::parse([SECRET]).expect("a fit key").mint(&claims).expect("a token")
+}
+
+// ---- whose a name is ----
+
+#[tokio::test]
+async fn a_taken_name_is_4409_on_both_paths_and_in_both_dialects() {
+    let node = TestNode::dev("");
+    let mut zoe = node.connect("/ws?name=Zo%C3%AB").await;
+    zoe.event("welcome").await;
+    for path in ["/ws", "/room/a", "/room/a?format=text"] {
+        let and = if path.contains('?') { '&' } else { '?' };
+        let mut other = node.connect(&format!("{path}{and}name=Zo%C3%AB")).await;
+        assert_eq!(other.closed().await, (4409, "name taken".to_owned()), "{path}");
+    }
+    assert_eq!(node.occupancy("a"), 0, "who is sent away was never in the room");
+    assert_eq!(node.metric("fanfare_closes_total{reason=\"name_taken\"}").await, 3.0);
+    // A name taken on /room is taken on /ws, and names differ by case.
+    let _bob = node.enter("a", "?name=bob").await;
+    let mut other = node.connect("/ws?name=bob").await;
+    assert_eq!(other.closed().await.0, 4409);
+    node.connect("/ws?name=Bob").await.event("welcome").await;
+    // Nobody is met there: no name is taken.
+    node.connect("/echo?name=carl").await;
+    node.connect("/ws?name=carl").await.event("welcome").await;
+    zoe.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn of_many_who_want_a_name_at_once_one_is_let_in() {
+    let node = TestNode::dev("shards = 3\nrooms.presence_debounce_ms = 0");
+    for round in 0..20 {
+        let path = format!("/ws?name=rival{round}");
+        let rivals = join_all((0..12).map(|_| node.connect(&path))).await;
+        let first_words = join_all(rivals.into_iter().map(async |mut rival| match rival.next().await {
+            Message::Text(_) => true,
+            Message::Close(Some(frame)) => {
+                assert_eq!(u16::from(frame.code), 4409);
+                false
+            }
+            other => panic!("{other:?}"),
+        }));
+        assert_eq!(first_words.await.into_iter().filter(|&is_in| is_in).count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_name_stays_its_guests_over_a_reload_and_is_free_soon_after() {
+    let node = TestNode::dev("rooms.presence_debounce_ms = 300");
+    let mut page = node.connect("/ws?name=Zoe").await;
+    let token = page.event("welcome").await["token"].as_str().expect("a token").to_owned();
+    page.close().await;
+    let mut other = node.connect("/ws?name=Zoe").await;
+    assert_eq!(other.closed().await.0, 4409, "the page is only being reloaded");
+    let mut page = node.connect(&format!("/ws?token={token}&name=Zoe")).await;
+    assert_eq!(page.event("welcome").await["user"], "Zoe");
+    page.close().await;
+    // Then it is whoever's comes first, and that is not the former guest's any more.
+    let mut next = loop {
+        let mut next = node.connect("/ws?name=Zoe").await;
+        match next.next().await {
+            Message::Text(_) => break next,
+            Message::Close(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut page = node.connect(&format!("/ws?token={token}")).await;
+    assert_eq!(page.closed().await.0, 4409, "another has this name by now");
+    next.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_guests_token_is_for_this_gateway_and_grants_nothing() {
+    let config = format!("{MIXED}[namespaces.staff]\nsubscribe = \"token\"");
+    let node = TestNode::serve(&config);
+    let guests = node.guest("Zoë").await;
+    // A restart with the same keys knows it; others do not, and nor does one where guests are off.
+    let again = TestNode::serve(&config);
+    let mut zoe = again.connect(&format!("/ws?token={guests}")).await;
+    assert_eq!(zoe.event("welcome").await["user"], "Zoë");
+    let refused = zoe.ask(json!({"name": "subscribe", "room": "staff:1"})).await;
+    assert_eq!(refused["code"], "not_allowed", "a guest's token grants nothing");
+    for config in ["auth.guests = true", "auth.keys = [\"0123456789abcdef0123456789abcdef\"]"] {
+        let other = TestNode::serve(config);
+        let mut client = other.connect(&format!("/ws?token={guests}")).await;
+        assert_eq!(client.closed().await.0, 4401, "{config}");
+    }
+    // The operator's tokens bring none: they come from elsewhere.
+    let mut ann = node.connect(&format!("/ws?token={}", token("ann"))).await;
+    let welcome = ann.event("welcome").await;
+    assert_eq!((&welcome["user"], welcome.get("token")), (&json!("ann"), None));
+}
+
+#[tokio::test]
+async fn who_has_a_token_owns_the_name_and_guests_make_way() {
+    let node = TestNode::serve(MIXED);
+    let mut guest = node.connect("/ws?name=ann").await;
+    guest.event("welcome").await;
+    let mut ann = node.connect(&format!("/ws?token={}", token("ann"))).await;
+    ann.event("welcome").await;
+    assert_eq!(guest.closed().await, (4409, "name taken".to_owned()));
+    let mut second_tab = node.connect(&format!("/ws?token={}", token("ann"))).await;
+    second_tab.event("welcome").await;
+    let mut other = node.connect("/ws?name=ann").await;
+    assert_eq!(other.closed().await.0, 4409);
+    ann.expect_nothing().await;
+    wait_until("one user to be left", async || node.hub.users().online() == 1).await;
+}
+
+// ---- who is in a room ----
+
+#[tokio::test]
+async fn a_page_that_is_reloaded_has_not_left_and_one_that_is_closed_has() {
+    let node = TestNode::dev("rooms.presence_debounce_ms = 400\nnamespaces.default.join_leave = true");
+    let mut witness = node.enter("a", "").await;
+    let token = node.guest("Zoe").await;
+    let page = async || node.enter("a", &format!("?token={token}")).await;
+    let gone = async || wait_until("the page to be gone", async || node.occupancy("a") == 1).await;
+    let first = page().await;
+    assert_eq!(witness.json().await, json!({"name": "joined", "user": "Zoe"}));
+    // Whether it says goodbye or not.
+    first.close().await;
+    gone().await;
+    let presence = witness.ask(json!({"name": "presence"})).await;
+    assert_eq!((&presence["count"], &presence["members"]), (&json!(1), &json!([{"user": "Zoe"}])));
+    drop(page().await);
+    gone().await;
+    let last = page().await;
+    witness.expect_nothing().await;
+    // Now it stays away.
+    drop(last);
+    let begun = std::time::Instant::now();
+    assert_eq!(witness.json().await, json!({"name": "left", "user": "Zoe"}));
+    assert!(begun.elapsed() > Duration::from_millis(200), "{:?}", begun.elapsed());
+    let presence = witness.ask(json!({"name": "presence"})).await;
+    assert_eq!(presence["members"], json!([]));
+    witness.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn leave_is_told_at_once_and_once_when_the_last_tab_says_it() {
+    let node = TestNode::dev("rooms.presence_debounce_ms = 60000\nnamespaces.default.join_leave = true");
+    let mut witness = node.enter("a", "").await;
+    let token = node.guest("Zoe").await;
+    let mut tabs = Vec::new();
+    for _ in 0..2 {
+        tabs.push(node.enter("a", &format!("?token={token}")).await);
+    }
+    assert_eq!(witness.event("joined").await["user"], "Zoe");
+    let mut last = tabs.pop().expect("two tabs");
+    let mut first = tabs.pop().expect("two tabs");
+    first.say(json!({"name": "leave"})).await;
+    assert_eq!(first.event("unsubscribed").await, json!({"name": "unsubscribed"}));
+    assert_eq!(first.closed().await.0, 1000);
+    wait_until("one tab to be gone", async || node.occupancy("a") == 2).await;
+    witness.expect_nothing().await;
+    last.say(json!({"name": "leave"})).await;
+    assert_eq!(witness.json().await, json!({"name": "left", "user": "Zoe"}));
+    assert_eq!(witness.ask(json!({"name": "presence"})).await["members"], json!([]));
+}
+
+#[tokio::test]
+async fn everybody_who_joins_at_once_is_told_and_listed_once() {
+    const USERS: usize = 30;
+    let node = TestNode::dev("shards = 3\nrooms.presence_debounce_ms = 0\nnamespaces.default.join_leave = true");
+    let mut witness = node.connect("/ws").await;
+    witness.event("welcome").await;
+    let names: Vec<_> = (0..USERS).map(|n| format!("user{n:02}")).collect();
+    let mut people = Vec::new();
+    for name in &names {
+        let mut person = node.connect(&format!("/ws?name={name}")).await;
+        person.event("welcome").await;
+        people.push(person);
+    }
+    for round in 0..25 {
+        let room = format!("round{round}");
+        witness.subscribe(&room).await;
+        join_all(people.iter_mut().map(async |person| {
+            person.say(json!({"name": "subscribe", "room": room, "id": "in"})).await;
+            while person.json().await["id"] != "in" {}
+        }))
+        .await;
+        let presence = witness.say(json!({"name": "presence", "room": room, "id": round}));
+        presence.await;
+        let mut joined = Vec::new();
+        let presence = loop {
+            let event = witness.json().await;
+            if event["name"] == "presence" {
+                break event;
+            }
+            assert_eq!((&event["name"], &event["room"]), (&json!("joined"), &json!(room)));
+            joined.push(event["user"].as_str().expect("a user").to_owned());
+        };
+        let listed: Vec<_> =
+            presence["members"].as_array().expect("a list").iter().map(|m| m["user"].clone()).collect();
+        assert_eq!(listed, names, "round {round}");
+        assert_eq!(presence["count"], USERS + 1);
+        // An answer may overtake what the room says.
+        while joined.len() < USERS {
+            joined.push(witness.event("joined").await["user"].as_str().expect("a user").to_owned());
+        }
+        joined.sort_unstable();
+        assert_eq!(joined, names, "round {round}: joined, once each");
+        // Half of them go, at once.
+        join_all(people.iter_mut().take(USERS / 2).map(async |person| {
+            person.say(json!({"name": "unsubscribe", "room": room, "id": "out"})).await;
+            while person.json().await["id"] != "out" {}
+        }))
+        .await;
+        let mut left = Vec::new();
+        while left.len() < USERS / 2 {
+            left.push(witness.event("left").await["user"].as_str().expect("a user").to_owned());
+        }
+        left.sort_unstable();
+        assert_eq!(left, names[..USERS / 2], "round {round}: left, once each");
+        let presence = witness.ask(json!({"name": "presence", "room": room})).await;
+        let listed: Vec<_> =
+            presence["members"].as_array().expect("a list").iter().map(|m| m["user"].clone()).collect();
+        assert_eq!(listed, names[USERS / 2..], "round {round}");
+        witness.say(json!({"name": "unsubscribe", "room": room})).await;
+        witness.event("unsubscribed").await;
+    }
+}
+
+#[tokio::test]
+async fn presence_is_told_in_pages_by_command_and_by_api() {
+    let node = TestNode::dev("");
+    let mut people = Vec::new();
+    for name in ["Ann", "Bob", "Carl", "Dora", "Zo%C3%AB"] {
+        people.push(node.enter("a", &format!("?name={name}")).await);
+    }
+    let asker = people.last_mut().expect("five");
+    while asker.ask(json!({"name": "ping"})).await["name"] != "pong" {}
+    let ann = json!({"user": "Ann"});
+    let bob = json!({"user": "Bob"});
+    let page = asker.ask(json!({"name": "presence", "limit": 2, "id": 1})).await;
+    assert_eq!(page, json!({"name": "presence", "count": 5, "members": [ann, bob], "next": "Bob", "id": 1}));
+    let page = asker.ask(json!({"name": "presence", "limit": 2, "after": "Bob"})).await;
+    assert_eq!((&page["members"][1]["user"], &page["next"]), (&json!("Dora"), &json!("Dora")));
+    let page = asker.ask(json!({"name": "presence", "limit": 2, "after": "Dora"})).await;
+    assert_eq!((&page["members"], page.get("next")), (&json!([{"user": "Zoë"}]), None));
+    for bad in [json!({"limit": 0}), json!({"limit": 1_001}), json!({"limit": "2"}), json!({"after": 7})] {
+        let mut command = json!({"name": "presence"});
+        command.as_object_mut().expect("an object").extend(bad.as_object().expect("an object").clone());
+        assert_eq!(asker.ask(command).await["code"], "bad_message", "{bad}");
+    }
+
+    let get = async |query: &str| request(node.admin, "GET", &format!("/api/rooms/a/presence{query}"), &[], "").await;
+    let page = get("?limit=2").await;
+    assert_eq!(page.json(), json!({"count": 5, "members": [ann, bob], "next": "Bob"}));
+    let page = get("?after=Dora").await;
+    assert_eq!(page.json(), json!({"count": 5, "members": [{"user": "Zoë"}], "next": null}));
+    get("?limit=0").await.expect_problem(422, "bad_limit");
+    request(node.admin, "GET", "/api/rooms/nobody/presence", &[], "").await.expect_problem(404, "no_room");
+}
+
+// ---- sent away ----
+
+#[tokio::test]
+async fn a_kick_ends_all_connections_of_a_user_and_of_nobody_else() {
+    let node = TestNode::dev("shards = 3");
+    let mut bob = node.connect("/ws?name=bob").await;
+    bob.event("welcome").await;
+    let token = node.guest("ann").await;
+    let mut anns = Vec::new();
+    for _ in 0..5 {
+        anns.push(node.connect(&format!("/room/a?token={token}")).await);
+    }
+    wait_until("five tabs", async || node.occupancy("a") == 5).await;
+    let kick = async || request(node.admin, "DELETE", "/api/users/ann/connections", &[], "").await.json();
+    assert_eq!(kick().await, json!({"kicked": 5}));
+    for mut ann in anns {
+        while let Message::Text(event) = ann.next().await {
+            assert!(event.contains("joined"), "{event}");
+        }
+    }
+    assert_eq!(kick().await, json!({"kicked": 0}));
+    node.wait_for_metric("fanfare_closes_total{reason=\"kicked\"}", 5.0).await;
+    bob.expect_nothing().await;
+    request(node.admin, "DELETE", "/api/users/%00/connections", &[], "").await.expect_problem(422, "bad_user");
+    request(node.admin, "GET", "/api/users/ann/connections", &[], "").await.expect_problem(405, "method_not_allowed");
+}
