@@ -119,7 +119,7 @@ fn supervisors_wait_longer_than_a_drain_lasts() {
         let line = text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or_else(|| panic!("no {key}"));
         line.trim().trim_end_matches('s').parse().unwrap_or_else(|_| panic!("{key}{line}"))
     };
-    let drain = |text: &str| seconds(text, "grace_ms =") / 1_000 + seconds(text, "window_ms =") / 1_000 + 5;
+    let drain = |text: &str| seconds(text, "grace_ms =") / 1_000 + seconds(text, "window_ms =") / 1_000 + 10;
     let manifest = read("kubernetes/fanfare.yaml");
     let pause = 5;
     assert!(seconds(&manifest, "terminationGracePeriodSeconds:") > drain(&manifest) + pause);
