@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::drain::DrainPlan;
 use crate::gate::Gate;
+use crate::idempotency::Idempotency;
 use crate::ledger::{Closed, Ledger};
 use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::observed::Limit;
@@ -49,6 +50,7 @@ pub struct Hub {
     shard_stats: Box<[Arc<ShardStats>]>,
     counters: Counters,
     ledger: Ledger,
+    idempotency: Arc<Idempotency>,
     would_reject: Arc<WouldReject>,
     moderation_stats: ModerationStats,
     held: HeldQueue,
@@ -81,6 +83,7 @@ impl Hub {
             guests: AtomicU64::new(epoch_seed.rotate_left(32)),
             counters: Counters::default(),
             ledger: Ledger::new(shards, settings.closes_max),
+            idempotency: Idempotency::new(settings.idempotency_max, settings.idempotency),
             moderation_stats: ModerationStats::default(),
             held: HeldQueue::new(settings.held_max),
             revocations: RevocationList::new(settings.revocations_max),
@@ -173,6 +176,17 @@ impl Hub {
             self.would_reject.count(limit);
         }
         observes
+    }
+
+    /// Keys of publications that may be sent again.
+    pub(crate) fn idempotency(&self) -> &Arc<Idempotency> {
+        &self.idempotency
+    }
+
+    /// Idempotency keys that are remembered, and how many were forgotten before their time.
+    #[must_use]
+    pub fn idempotency_keys(&self) -> (usize, u64) {
+        (self.idempotency.len(), self.idempotency.forgotten())
     }
 
     /// Closed connections.

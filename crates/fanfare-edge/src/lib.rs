@@ -23,6 +23,7 @@ mod gate;
 mod head;
 mod http;
 mod hub;
+mod idempotency;
 mod ledger;
 mod listener;
 mod moderation;

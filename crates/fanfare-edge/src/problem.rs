@@ -94,6 +94,14 @@ pub(crate) fn method_not_allowed(allow: &str) -> Answer {
     answer
 }
 
+/// What a path takes.
+pub(crate) fn options(allow: &str) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::new()));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_str(allow).expect("names of methods"));
+    answer
+}
+
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     with_type(status, "application/json", body_of(value))
 }

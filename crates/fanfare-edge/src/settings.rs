@@ -114,6 +114,10 @@ pub struct Settings {
     pub tls: Option<TlsTerms>,
     /// The HTTP API.
     pub api: ApiSettings,
+    /// Idempotency keys that are remembered.
+    pub idempotency_max: usize,
+    /// For how long.
+    pub idempotency: Duration,
     /// Closed connections that are remembered.
     pub closes_max: usize,
     /// Leaving service.

@@ -130,6 +130,13 @@ impl Writer<'_> {
         let via = counters.via.iter().map(|count| count.load(Ordering::Relaxed));
         let via: Vec<_> = VIA_PROXY.into_iter().zip(via).collect();
         self.labelled("via_proxy", "What proxies said of their clients, or did not", "result", &via)?;
+        let (keys, forgotten) = hub.idempotency_keys();
+        self.gauge("idempotency_keys", "Idempotency keys that are remembered", keys as i64)?;
+        self.counter(
+            "idempotency_forgotten",
+            "Idempotency keys forgotten before their time, for lack of places",
+            forgotten,
+        )?;
         self.gauge("outbox_bytes", "Bytes queued for all connections", hub.budget().used() as i64)?;
         self.gauge(
             "outbox_bytes_max",

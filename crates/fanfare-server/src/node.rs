@@ -277,6 +277,8 @@ fn settings(config: &Config, send_path: SendPath) -> Settings {
             is_open: config.api_open,
             on_client_listener: config.api_on_client_listener,
         },
+        idempotency_max: config.idempotency_max,
+        idempotency: config.idempotency,
         closes_max: config.closes_max,
         drain: DrainSettings { grace: config.drain.grace, window: config.drain.window, retry: config.drain.retry },
     }

@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use subtle::ConstantTimeEq;
 
-use self::route::{Call, Route};
+use self::route::{Call, Route, Verb};
 use crate::hub::Hub;
-use crate::problem::{Answer, Problem, method_not_allowed, not_found};
+use crate::problem::{Answer, Problem, method_not_allowed, not_found, options};
 
 /// All routes: who adds some lists them in a file of their own, and that file here.
 const TABLES: &[&[Route]] = &[
@@ -50,8 +50,15 @@ pub(crate) async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer
             return (route.call)(call).await.unwrap_or_else(|problem| problem.answer());
         }
         allowed.push(route.verb.as_str());
+        if route.verb == Verb::Get {
+            allowed.push("HEAD");
+        }
     }
-    if allowed.is_empty() { not_found() } else { method_not_allowed(&allowed.join(", ")) }
+    match request.method() {
+        _ if allowed.is_empty() => not_found(),
+        &Method::OPTIONS => options(&allowed.join(", ")),
+        _ => method_not_allowed(&allowed.join(", ")),
+    }
 }
 
 /// Backends send no Origin; a page of a foreign origin must not publish through a developer's open API.

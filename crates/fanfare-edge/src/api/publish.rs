@@ -5,22 +5,31 @@ use std::sync::Arc;
 use fanfare_fanout::{Delivery, LaneId, Receipt};
 use fanfare_guard::{Finding, Ruling};
 use fanfare_protocol::{Payload, PayloadRef, Position, RoomName, UserName};
-use fanfare_registry::{Draft, PublishError};
+use fanfare_registry::PublishError;
 use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{oneshot, watch};
 
 use super::body::{content_type, parse, read_body, too_large};
 use super::rooms::parse_room;
 use super::route::{Call, Form, Parameter, Route};
 use crate::hub::{ConnectionId, Hub};
+use crate::idempotency::{Claim, Outcome, Turn};
 use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
 use crate::problem::{Answer, Problem, json};
 use crate::query;
 
 /// Publications in one batch.
 const BATCH_MAX: usize = 1_000;
+
+/// Longest idempotency key, bytes.
+const KEY_BYTES_MAX: usize = 255;
+
+/// Says that nothing was published again.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 const ROOM: Parameter = Parameter { name: "room", about: "the room, where the body is plain text", form: Form::Text };
 
@@ -42,45 +51,71 @@ struct PublishBody<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BatchBody<'a> {
+    /// Each is read by itself: an array would do for an object otherwise.
     #[serde(borrow)]
-    publish: Vec<PublishBody<'a>>,
+    publish: Vec<&'a RawValue>,
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ReceiptBody {
-    Published {
-        epoch: String,
-        offset: u64,
-        delivered: u64,
-        dropped: u64,
-        evicted: u64,
-    },
-    /// It has no place in the room yet, and nobody got it.
-    Held {
-        held: u64,
-        delivered: u64,
-        dropped: u64,
-        evicted: u64,
-    },
+/// What became of a publication.
+#[derive(Debug, Serialize)]
+struct ReceiptBody {
+    /// The room's life it was published in, 16 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+    /// Its number in that life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    /// It waits for a moderator under this number; it has no place in the room yet, and nobody got it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<u64>,
+    /// Subscribers it was written to or queued for.
+    delivered: u64,
+    /// Subscribers that stay but did not get it.
+    dropped: u64,
+    /// Subscribers that were closed because they could not take it.
+    evicted: u64,
+    /// It was sent before with the same idempotency key: this is the receipt of then, and nothing was published again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    repeated: bool,
 }
 
 impl ReceiptBody {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Published { .. } => StatusCode::OK,
-            Self::Held { .. } => StatusCode::ACCEPTED,
+    fn published(position: Position, delivery: Delivery) -> Self {
+        let Delivery { delivered, dropped, evicted } = delivery;
+        let epoch = Some(Position::epoch_text(position.epoch));
+        Self { epoch, offset: Some(position.offset), held: None, delivered, dropped, evicted, repeated: false }
+    }
+
+    fn held(held: u64) -> Self {
+        Self { epoch: None, offset: None, held: Some(held), delivered: 0, dropped: 0, evicted: 0, repeated: false }
+    }
+
+    fn answer(&self) -> Answer {
+        let status = if self.held.is_some() { StatusCode::ACCEPTED } else { StatusCode::OK };
+        let mut answer = json(status, self);
+        if self.repeated {
+            answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         }
+        answer
     }
 }
 
 /// A publication that has been checked.
-struct Checked {
+enum Checked {
+    New(Draft),
+    /// It was sent before.
+    Repeat(watch::Receiver<Outcome>),
+}
+
+/// One that was not sent before.
+struct Draft {
     room: RoomName,
     payload: Payload,
     except: Option<ConnectionId>,
     /// Why it is to wait for a moderator.
     hold: Option<Finding>,
+    /// Where it has an idempotency key.
+    turn: Option<Turn>,
 }
 
 /// A publication that was accepted.
@@ -89,6 +124,8 @@ pub(super) enum Accepted {
     Published { position: Position, delivery: oneshot::Receiver<Delivery> },
     /// For a moderator to see, under this number.
     Held(u64),
+    /// One with a key, by this call or by an earlier one.
+    Keyed { outcome: watch::Receiver<Outcome>, is_repeat: bool },
 }
 
 async fn publish(call: Call) -> Result<Answer, Problem> {
@@ -138,14 +175,14 @@ async fn check_batch(call: Call) -> Result<Vec<Checked>, Problem> {
         let detail = format!("a batch has at most {BATCH_MAX} publications");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "batch_too_long", detail));
     }
-    batch.publish.iter().map(|body| check(&hub, body)).collect()
+    let check = |(index, body): (usize, &&RawValue)| {
+        let checked = parse(body.get().as_bytes()).and_then(|body| check(&hub, &body));
+        checked.map_err(|problem| Problem { detail: format!("publish[{index}]: {}", problem.detail).into(), ..problem })
+    };
+    batch.publish.iter().enumerate().map(check).collect()
 }
 
 fn check(hub: &Hub, body: &PublishBody<'_>) -> Result<Checked, Problem> {
-    if body.idempotency_key.is_some() {
-        let detail = "idempotency_key is not available in this version; leave it out";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_available", detail));
-    }
     let except = match &body.except {
         None => None,
         Some(id) => Some(id.parse().map_err(|()| {
@@ -153,7 +190,34 @@ fn check(hub: &Hub, body: &PublishBody<'_>) -> Result<Checked, Problem> {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_connection", detail)
         })?),
     };
-    checked(hub, &body.room, PayloadRef::Json(body.message.get()), except)
+    let payload = PayloadRef::Json(body.message.get());
+    let room = check_size_and_room(hub, &body.room, payload)?;
+    let turn = match &body.idempotency_key {
+        None => None,
+        Some(key) => match claim(hub, key, body)? {
+            Claim::First(turn) => Some(turn),
+            Claim::Repeat(outcome) => return Ok(Checked::Repeat(outcome)),
+            Claim::Conflict => {
+                let detail = "this idempotency key was used for another publication; use one key for one publication";
+                return Err(Problem::new(StatusCode::CONFLICT, "idempotency_conflict", detail));
+            }
+        },
+    };
+    judge(hub, room, payload, except, turn)
+}
+
+/// Whether the publication was sent before under its key: in the same words to the same room.
+fn claim(hub: &Hub, key: &str, body: &PublishBody<'_>) -> Result<Claim, Problem> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        let detail = format!("idempotency_key has 1 to {KEY_BYTES_MAX} bytes");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_idempotency_key", detail));
+    }
+    let mut digest = Sha256::new();
+    for part in [&*body.room, body.message.get(), body.except.as_deref().unwrap_or_default()] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    Ok(hub.idempotency().claim(key, digest.finalize().into(), hub.now()))
 }
 
 fn check_text(hub: &Hub, room: Option<String>, body: &[u8]) -> Result<Checked, Problem> {
@@ -164,33 +228,70 @@ fn check_text(hub: &Hub, room: Option<String>, body: &[u8]) -> Result<Checked, P
     let Ok(text) = std::str::from_utf8(body) else {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_utf8", "the body is not UTF-8 text"));
     };
-    checked(hub, &room, PayloadRef::Text(text), None)
+    let room = check_size_and_room(hub, &room, PayloadRef::Text(text))?;
+    judge(hub, room, PayloadRef::Text(text), None, None)
 }
 
-fn checked(hub: &Hub, room: &str, payload: PayloadRef<'_>, except: Option<ConnectionId>) -> Result<Checked, Problem> {
+fn check_size_and_room(hub: &Hub, room: &str, payload: PayloadRef<'_>) -> Result<RoomName, Problem> {
     let max = hub.settings().messages.message_bytes_max;
     if payload.len() > max {
         return Err(too_large(max));
     }
-    let room = parse_room(room)?;
+    parse_room(room)
+}
+
+/// Asks moderation.
+fn judge(
+    hub: &Hub,
+    room: RoomName,
+    payload: PayloadRef<'_>,
+    except: Option<ConnectionId>,
+    turn: Option<Turn>,
+) -> Result<Checked, Problem> {
     let (payload, hold) = match hub.judge(&room, payload) {
         Ruling::Pass | Ruling::Observe(_) => (payload.to_payload(), None),
         Ruling::Mask(_, masked) => (masked, None),
         Ruling::Reject(_) => return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", REJECTED)),
         Ruling::Hold(finding) => (payload.to_payload(), Some(finding)),
     };
-    Ok(Checked { room, payload, except, hold })
+    Ok(Checked::New(Draft { room, payload, except, hold, turn }))
 }
 
 fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
-    let Checked { room, payload, except, hold } = checked;
+    let draft = match checked {
+        Checked::New(draft) => draft,
+        Checked::Repeat(outcome) => return Ok(Accepted::Keyed { outcome, is_repeat: true }),
+    };
+    let Draft { room, payload, except, hold, turn } = draft;
     let except = except.map(|id| (id.shard, id.lane));
     if let Some(finding) = hold {
         let held = hub.hold(HeldPublication { room, user: None, payload, except, finding, at: hub.now() });
-        let full = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "held_full", HELD_FULL);
-        return held.map(Accepted::Held).ok_or_else(full);
+        let Some(held) = held else {
+            return Err(refused(turn, Problem::new(StatusCode::SERVICE_UNAVAILABLE, "held_full", HELD_FULL)));
+        };
+        return Ok(match turn {
+            None => Accepted::Held(held),
+            Some(turn) => Accepted::Keyed { outcome: turn.take(|outcome| outcome.held = Some(held)), is_repeat: false },
+        });
     }
-    publish_to(hub, &room, None, payload, except)
+    let Some(turn) = turn else { return publish_to(hub, &room, None, payload, except) };
+    let outcome = turn.outcome();
+    // Written by the shard that is done last, whether or not the caller still waits.
+    let done = move |delivery| outcome.send_modify(|outcome| outcome.delivery = Some(delivery));
+    match try_publish(hub, &room, None, payload, except, done) {
+        Ok(position) => {
+            let outcome = turn.take(|outcome| outcome.position = Some(position));
+            Ok(Accepted::Keyed { outcome, is_repeat: false })
+        }
+        Err(problem) => Err(refused(Some(turn), problem)),
+    }
+}
+
+fn refused(turn: Option<Turn>, problem: Problem) -> Problem {
+    if let Some(turn) = turn {
+        turn.refuse(&problem);
+    }
+    problem
 }
 
 /// Publishes what a moderator has seen and let go.
@@ -202,8 +303,7 @@ pub(super) fn release(hub: &Hub, publication: HeldPublication) -> Result<Accepte
 
 /// The answer once it is known what became of a publication.
 pub(super) async fn receipt_answer(accepted: Accepted) -> Result<Answer, Problem> {
-    let receipt = receipt(accepted).await?;
-    Ok(json(receipt.status(), &receipt))
+    Ok(receipt(accepted).await?.answer())
 }
 
 fn publish_to(
@@ -214,32 +314,68 @@ fn publish_to(
     except: Option<(usize, LaneId)>,
 ) -> Result<Accepted, Problem> {
     let (tell, delivery) = oneshot::channel();
-    let receipt = Arc::new(Receipt::new(move |delivery| {
+    let done = move |delivery| {
         // Whoever asked may have gone; the publication stands all the same.
         let _ = tell.send(delivery);
-    }));
-    let draft = Draft { user, payload, except, receipt: Some(receipt) };
+    };
+    let position = try_publish(hub, room, user, payload, except, done)?;
+    Ok(Accepted::Published { position, delivery })
+}
+
+fn try_publish(
+    hub: &Hub,
+    room: &RoomName,
+    user: Option<UserName>,
+    payload: Payload,
+    except: Option<(usize, LaneId)>,
+    done: impl FnOnce(Delivery) + Send + 'static,
+) -> Result<Position, Problem> {
+    let receipt = Some(Arc::new(Receipt::new(done)));
+    let draft = fanfare_registry::Draft { user, payload, except, receipt };
     match hub.registry().publish(room, hub.room_options(room), draft, hub.now()) {
-        Ok(receipted) => Ok(Accepted::Published { position: receipted.position, delivery }),
+        Ok(receipted) => Ok(receipted.position),
         Err(error) => {
-            let code = match error {
-                PublishError::Overloaded => "overloaded",
-                PublishError::RoomsMax => "rooms_max",
+            let (status, code) = match error {
+                PublishError::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+                PublishError::RoomsMax => (StatusCode::SERVICE_UNAVAILABLE, "rooms_max"),
             };
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string()))
+            Err(Problem::new(status, code, error.to_string()))
         }
     }
 }
 
 async fn receipt(accepted: Accepted) -> Result<ReceiptBody, Problem> {
-    let (position, delivery) = match accepted {
-        Accepted::Published { position, delivery } => (position, delivery),
-        Accepted::Held(held) => return Ok(ReceiptBody::Held { held, delivered: 0, dropped: 0, evicted: 0 }),
-    };
-    let Ok(Delivery { delivered, dropped, evicted }) = delivery.await else {
-        let detail = "the publication was accepted, but the node ended before all of it was delivered";
-        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "interrupted", detail));
-    };
-    let Position { epoch, offset } = position;
-    Ok(ReceiptBody::Published { epoch: Position::epoch_text(epoch), offset, delivered, dropped, evicted })
+    match accepted {
+        Accepted::Held(held) => Ok(ReceiptBody::held(held)),
+        Accepted::Published { position, delivery } => match delivery.await {
+            Ok(delivery) => Ok(ReceiptBody::published(position, delivery)),
+            Err(_) => Err(interrupted()),
+        },
+        Accepted::Keyed { mut outcome, is_repeat } => {
+            // The call that came first may end without having published: its batch broke a rule.
+            let _ = outcome.wait_for(Outcome::is_final).await.map(drop);
+            let last = outcome.borrow().clone();
+            Ok(ReceiptBody { repeated: is_repeat, ..keyed_receipt(last)? })
+        }
+    }
+}
+
+fn keyed_receipt(outcome: Outcome) -> Result<ReceiptBody, Problem> {
+    match outcome {
+        Outcome { held: Some(held), .. } => Ok(ReceiptBody::held(held)),
+        Outcome { position: Some(position), delivery: Some(delivery), .. } => {
+            Ok(ReceiptBody::published(position, delivery))
+        }
+        Outcome { refused: Some(problem), .. } => Err(problem),
+        Outcome { position: Some(_), .. } => Err(interrupted()),
+        Outcome { position: None, .. } => {
+            let detail = "the call that used this idempotency key at the same time was refused; send this one again";
+            Err(Problem::new(StatusCode::CONFLICT, "idempotency_undecided", detail))
+        }
+    }
+}
+
+fn interrupted() -> Problem {
+    let detail = "the publication was accepted, but the node ended before all of it was delivered";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "interrupted", detail)
 }

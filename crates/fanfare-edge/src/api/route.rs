@@ -148,7 +148,8 @@ impl Route {
     }
 
     pub(crate) fn takes(&self, method: &Method) -> bool {
-        method.as_str() == self.verb.as_str()
+        // RFC 9110 section 9.3.2: HEAD is GET without the content, which hyper leaves out.
+        method.as_str() == self.verb.as_str() || (self.verb == Verb::Get && method == Method::HEAD)
     }
 }
 

@@ -11,6 +11,9 @@ const SUBSCRIPTION_BYTES: u128 = 96;
 /// Memory one room takes beside its subscribers, bytes: its name of at most 200 and its state. An estimate, rounded up.
 const ROOM_BYTES: u128 = 1_024;
 
+/// Memory one idempotency key takes, bytes: itself, of at most 255, its places in two maps and its receipt. An estimate, rounded up.
+const KEY_BYTES: u128 = 768;
+
 /// Memory one closed connection takes in the ledger, bytes: its entry, and names of a user and a room of at most 200 each.
 const CLOSE_BYTES: u128 = 640;
 
@@ -122,6 +125,11 @@ impl Config {
             bytes: held * message,
         });
         terms.push(Term {
+            name: "idempotency",
+            product: format!("idempotency_max {} x {KEY_BYTES} B each", self.idempotency_max),
+            bytes: self.idempotency_max as u128 * KEY_BYTES,
+        });
+        terms.push(Term {
             name: "close ledger",
             product: format!("closes_max {} x {CLOSE_BYTES} B each", self.closes_max),
             bytes: self.closes_max as u128 * CLOSE_BYTES,
@@ -170,8 +178,14 @@ mod tests {
         .collect();
         let config = Config::serve(&Flags::default(), None, &environment).unwrap();
         let ceiling = config.ceiling();
-        let expected =
-            10 * 1_024 + 20 * 96 + 10 * (65_536 + 8_192 + 64) + 2_000_000 + 3 * 1_024 + (64 << 20) + 10_000 * 640;
+        let expected = 10 * 1_024
+            + 20 * 96
+            + 10 * (65_536 + 8_192 + 64)
+            + 2_000_000
+            + 3 * 1_024
+            + (64 << 20)
+            + 10_000 * 640
+            + 65_536 * 768;
         assert_eq!(ceiling.total(), expected);
         assert_eq!(ceiling.to_string().lines().count(), ceiling.terms.len() + 1);
     }

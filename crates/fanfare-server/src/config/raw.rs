@@ -363,6 +363,11 @@ section! {
         keys: Vec<Secret> = Vec::new(),
         /// Whether the API is served on the client listener too.
         on_client_listener: bool = false,
+        /// How long an `idempotency_key` is remembered, milliseconds: a publication that is sent again with it meanwhile gets the receipt of
+        /// the first and is not published again.
+        idempotency_ms: u64 = 300_000,
+        /// Idempotency keys that are remembered; at the bound the oldest go. 0: none, so that each publication is published.
+        idempotency_max: u64 = 65_536,
         /// Closed connections that are remembered for `fanfare why`, the latest of each shard. 0: none.
         closes_max: u64 = 10_000,
     }

@@ -84,6 +84,10 @@ pub struct Config {
     pub api_open: bool,
     /// Whether the API is served on the client listener too.
     pub api_on_client_listener: bool,
+    /// Idempotency keys that are remembered.
+    pub idempotency_max: usize,
+    /// For how long.
+    pub idempotency: Duration,
     /// Closed connections that are remembered.
     pub closes_max: usize,
     /// Interval of the sweep that removes vacant rooms.
@@ -305,6 +309,8 @@ impl Check {
             api_open: program == Program::Dev && api_keys.is_empty(),
             api_keys,
             api_on_client_listener: raw.api.on_client_listener.value,
+            idempotency_max: self.count("api.idempotency_max", &raw.api.idempotency_max, 0..=10_000_000),
+            idempotency: Duration::from_millis(raw.api.idempotency_ms.value),
             closes_max: self.count("api.closes_max", &raw.api.closes_max, 0..=10_000_000),
             reap: self.time("rooms.reap_ms", &raw.rooms.reap_ms, 10..=24 * HOUR_MS),
             presence_debounce: self.time(

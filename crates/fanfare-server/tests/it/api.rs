@@ -368,7 +368,9 @@ async fn what_is_wrong_with_a_request_has_a_stable_code() {
         ("POST", publish, r#"{"room":"a","room":"b","message":1}"#, 422, "bad_request"),
         ("POST", publish, r#"{"room":"","message":1}"#, 422, "bad_room"),
         ("POST", publish, r#"{"room":"a/b","message":1}"#, 422, "bad_room"),
-        ("POST", publish, r#"{"room":"a","message":1,"idempotency_key":"k"}"#, 422, "not_available"),
+        ("POST", publish, r#"{"room":"a","message":1,"idempotency_key":""}"#, 422, "bad_idempotency_key"),
+        ("POST", publish, r#"{"room":"a","message":1,"idempotency_key":7}"#, 422, "bad_request"),
+        ("POST", "/api/batch", r#"{"publish":[["a",1,null,null]]}"#, 422, "bad_request"),
         ("POST", publish, &over, 413, "too_large"),
         ("POST", publish, &huge, 413, "too_large"),
         ("POST", "/api/batch", "[1]", 422, "bad_request"),
@@ -391,8 +393,8 @@ async fn what_is_wrong_with_a_request_has_a_stable_code() {
         assert_ne!(answer.json()["detail"], json!(""), "it says what to do");
         let allow = match *path {
             "/api/publish" | "/api/batch" => "POST",
-            "/api/rooms" => "GET",
-            _ => "GET, DELETE",
+            "/api/rooms" => "GET, HEAD",
+            _ => "GET, HEAD, DELETE",
         };
         assert_eq!(answer.header("allow"), (*status == 405).then_some(allow), "{method} {path}");
     }

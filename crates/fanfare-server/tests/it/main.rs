@@ -13,6 +13,7 @@ mod frames;
 mod handshake;
 mod heartbeat;
 mod history;
+mod idempotency;
 mod inspect;
 mod leaks;
 mod limits;
