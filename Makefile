@@ -79,6 +79,10 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 
 # ---- test ----
 
+.PHONY: upgrades
+upgrades: ## ten upgrades on one machine under 500 connects a second: nobody is refused
+	@FANFARE_TEST_UPGRADES=10 cargo test --quiet $(LOCKED) -p fanfare-server --test it -- handover::nobody_is_refused
+
 .PHONY: drain-test test unit send-paths doctest loom sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke soak conformance load bench icount icount-baseline compare profile
 test: unit send-paths doctest loom browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'

@@ -62,6 +62,8 @@ pub struct Drain {
     cut: AtomicUsize,
     /// Shards that have ended.
     ended: AtomicUsize,
+    /// Another process accepts in the place of this one.
+    handed_over: watch::Sender<bool>,
 }
 
 impl Default for Drain {
@@ -71,6 +73,7 @@ impl Default for Drain {
             plan: watch::Sender::new(None),
             cut: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
+            handed_over: watch::Sender::new(false),
         }
     }
 }
@@ -94,6 +97,23 @@ impl Drain {
     /// Halves what is left of the grace and of the window.
     pub(crate) fn halve(&self, now: Duration) {
         self.change(|plan| plan.halved(now));
+    }
+
+    /// Another process accepts from the same listeners: this one does not go on doing so for a grace.
+    pub(crate) fn hand_over(&self, now: Duration) {
+        self.handed_over.send_replace(true);
+        self.change(|plan| DrainPlan { accept_until: plan.accept_until.min(now), ..plan });
+    }
+
+    /// True once another process accepts in the place of this one.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        *self.handed_over.borrow()
+    }
+
+    /// Waits for that. Cancel safe.
+    pub(crate) async fn handed_over(&self) {
+        // It ends with this value, which is borrowed here.
+        let _ = self.handed_over.subscribe().wait_for(|&is_so| is_so).await;
     }
 
     fn change(&self, change: impl FnOnce(DrainPlan) -> DrainPlan) {

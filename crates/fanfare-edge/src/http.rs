@@ -50,17 +50,28 @@ const ADMIN_CONNECTIONS_MAX: usize = 4_096;
 /// # Errors
 /// When the listener cannot be registered with the runtime.
 pub async fn serve_admin(hub: Arc<Hub>, bound: Bound, stop: impl Future<Output = ()>) -> std::io::Result<()> {
-    let acceptor = bound.into_tokio()?;
+    let mut acceptor = Some(bound.into_tokio()?);
     let limits = GateLimits { connections_max: ADMIN_CONNECTIONS_MAX, per_ip_max: 0, observes: false };
     let gate = Gate::new(limits, Arc::default());
     let ending = Ending::new();
     let mut stop = std::pin::pin!(stop);
     let mut is_stopped = false;
     loop {
+        let next = async {
+            match &acceptor {
+                Some(acceptor) => acceptor.accept(|error| count_accept_error(&hub, error)).await,
+                None => std::future::pending().await,
+            }
+        };
         let (stream, _) = tokio::select! {
             // Whoever waits at the listener when it closes has asked in time.
             biased;
-            accepted = acceptor.accept(|error| count_accept_error(&hub, error)) => accepted,
+            // Who comes from here on asks the process that has taken over.
+            () = hub.drain().handed_over(), if acceptor.is_some() => {
+                acceptor = None;
+                continue;
+            }
+            accepted = next => accepted,
             () = std::future::ready(()), if is_stopped => break,
             () = &mut stop, if !is_stopped => {
                 is_stopped = true;

@@ -133,6 +133,23 @@ impl Hub {
         Ok(true)
     }
 
+    /// Waits until every shard has taken a turn: without end for one that hangs, or has ended.
+    pub async fn every_shard_turns(&self) {
+        let asked: Vec<_> = self
+            .registry
+            .shards()
+            .iter()
+            .map(|shard| {
+                let (tell, told) = oneshot::channel();
+                shard.push(Item::Order(Order::Turn(tell)));
+                told
+            })
+            .collect();
+        for told in asked {
+            let _ = told.await;
+        }
+    }
+
     /// Rooms.
     #[must_use]
     pub fn registry(&self) -> &Registry<Order> {
@@ -255,6 +272,16 @@ impl Hub {
             ends: accept_until + window.unwrap_or(settings.window),
             open_at_start: self.connections_open(),
         });
+    }
+
+    /// Leaves service without a grace: another process accepts from the same listeners.
+    pub fn hand_over(&self) {
+        if !self.drain.has_begun() {
+            self.leave(None);
+        }
+        let now = self.now();
+        self.drain.hand_over(now);
+        self.drain.shorten(now, self.settings().drain.window);
     }
 
     /// WebSocket connections that have not been told to close.

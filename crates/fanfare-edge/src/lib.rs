@@ -48,7 +48,7 @@ pub use counters::{Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
 pub use drain::{Drain, DrainPlan};
 pub use forwarded::ForwardedHeader;
 pub use hub::{Hub, MetricsPage, MetricsText};
-pub use listener::{Bound, Listeners};
+pub use listener::{Bound, FileMode, Listeners, Spare};
 pub use moderation::{HELD_OUTCOMES, HeldQueue, MODERATION_ACTIONS, ModerationStats};
 pub use observed::{OBSERVED_LIMITS, WouldReject};
 pub use revoked::RevocationList;

@@ -3,28 +3,61 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::Address;
 use crate::tls::Bare;
 use crate::tls_stream::TlsStream;
 
+/// Who may connect to a Unix socket: the permissions of its file, as `chmod` has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
 /// Connections the kernel may hold for us before we accept them.
 pub(crate) const BACKLOG: i32 = 4_096;
 
-/// A socket file that is removed when the listener goes.
+/// A socket file that is removed when the listener goes, unless it has been given to another process.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+struct SocketFile {
+    path: PathBuf,
+    is_given_away: Arc<AtomicBool>,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if !self.is_given_away.load(Ordering::Relaxed) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Second descriptors of listeners, for another process. While they are there the sockets listen on, whoever accepts from them.
+#[derive(Debug)]
+pub struct Spare {
+    sockets: Vec<OwnedFd>,
+    files: Vec<Arc<AtomicBool>>,
+}
+
+impl Spare {
+    /// The descriptors.
+    #[must_use]
+    pub fn sockets(&self) -> &[OwnedFd] {
+        &self.sockets
+    }
+
+    /// Leaves the files of Unix sockets where they are: they are the other process's from here on.
+    pub fn give_away(&self) {
+        for file in &self.files {
+            file.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -63,15 +96,15 @@ pub struct Listeners {
 pub(crate) struct ShardListener(Bound);
 
 impl Bound {
-    /// Binds one listener.
+    /// Binds one listener. `mode` is of a Unix socket's file; without it the process's mask decides.
     ///
     /// # Errors
     /// What the system says.
-    pub fn bind(address: &Address) -> io::Result<Self> {
-        Self::bind_with(address, Port::Own)
+    pub fn bind(address: &Address, mode: Option<FileMode>) -> io::Result<Self> {
+        Self::bind_with(address, mode, Port::Own)
     }
 
-    fn bind_with(address: &Address, port: Port) -> io::Result<Self> {
+    fn bind_with(address: &Address, mode: Option<FileMode>, port: Port) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {
                 let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
@@ -92,18 +125,70 @@ impl Bound {
             }
             Address::Unix(path) => {
                 remove_stale(path)?;
-                let listener = std::os::unix::net::UnixListener::bind(path)?;
-                listener.set_nonblocking(true)?;
-                let file = Some(SocketFile(path.clone()));
-                Ok(Self { inner: Inner::Unix(listener), address: address.clone(), file })
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.set_nonblocking(true)?;
+                socket.bind(&SockAddr::unix(path)?)?;
+                let file = Some(SocketFile { path: path.clone(), is_given_away: Arc::default() });
+                if let Some(FileMode(mode)) = mode {
+                    // Before it listens: nobody connects while others' rights hold.
+                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+                }
+                socket.listen(BACKLOG)?;
+                Ok(Self { inner: Inner::Unix(socket.into()), address: address.clone(), file })
             }
         }
+    }
+
+    /// Takes over a listener that somebody else opened. What its sockets take over from it is set here as for one's own.
+    ///
+    /// # Errors
+    /// When it is no listener of streams over TCP or a Unix socket's path; what the system says.
+    pub fn inherited(socket: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        let unfit = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
+        if !socket.is_listener()? {
+            return Err(unfit("the socket does not listen"));
+        }
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        if let Some(address) = address.as_socket() {
+            bound_unsent(&socket)?;
+            socket.set_tcp_nodelay(true)?;
+            return Ok(Self { inner: Inner::Tcp(socket.into()), address: Address::Tcp(address), file: None });
+        }
+        let Some(path) = address.as_pathname() else { return Err(unfit("the socket has no path")) };
+        let address = Address::Unix(path.to_owned());
+        // Its file is of whoever made it.
+        Ok(Self { inner: Inner::Unix(socket.into()), address, file: None })
     }
 
     /// The address, with the port the system chose.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// A second descriptor of this listener.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn spare(&self) -> io::Result<Spare> {
+        let socket = match self.duplicate()?.inner {
+            Inner::Tcp(listener) => listener.into(),
+            Inner::Unix(listener) => listener.into(),
+        };
+        let files = self.file.iter().map(|file| file.is_given_away.clone()).collect();
+        Ok(Spare { sockets: vec![socket], files })
+    }
+
+    /// The listener of a Unix socket, whose file is the caller's to remove.
+    #[must_use]
+    pub fn into_unix(self) -> Option<std::os::unix::net::UnixListener> {
+        let Inner::Unix(listener) = self.inner else { return None };
+        if let Some(file) = self.file {
+            file.is_given_away.store(true, Ordering::Relaxed);
+        }
+        Some(listener)
     }
 
     fn duplicate(&self) -> io::Result<Self> {
@@ -168,22 +253,55 @@ impl Listeners {
     ///
     /// # Errors
     /// What the system says.
-    pub fn bind(address: &Address, shards: usize) -> io::Result<Self> {
+    pub fn bind(address: &Address, mode: Option<FileMode>, shards: usize) -> io::Result<Self> {
         let spreads = cfg!(target_os = "linux") && shards > 1 && matches!(address, Address::Tcp(_));
-        let first = Bound::bind_with(address, if spreads { Port::ToShare } else { Port::Own })?;
+        let first = Bound::bind_with(address, mode, if spreads { Port::ToShare } else { Port::Own })?;
         let address = first.address.clone();
         let mut all = vec![ShardListener(first)];
         while all.len() < shards {
-            let next = if spreads { Bound::bind_with(&address, Port::Shared)? } else { all[0].0.duplicate()? };
+            let next = if spreads { Bound::bind_with(&address, mode, Port::Shared)? } else { all[0].0.duplicate()? };
             all.push(ShardListener(next));
         }
         Ok(Self { address, shards: all })
+    }
+
+    /// Takes over listeners that somebody else opened. Where there are more shards than listeners, some shards accept from the same one.
+    ///
+    /// # Errors
+    /// When there are more listeners than shards: nobody would accept from the others. What is wrong with one of them.
+    pub fn inherited(sockets: Vec<OwnedFd>, shards: usize) -> io::Result<Self> {
+        if sockets.len() > shards {
+            let text =
+                format!("{} listeners were passed, but there are {shards} shards to accept from them", sockets.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let mut all = sockets.into_iter().map(Bound::inherited).collect::<io::Result<Vec<_>>>()?;
+        let Some(first) = all.first() else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
+        let (address, given) = (first.address.clone(), all.len());
+        while all.len() < shards {
+            all.push(all[all.len() % given].duplicate()?);
+        }
+        Ok(Self { address, shards: all.into_iter().map(ShardListener).collect() })
     }
 
     /// The address, with the port the system chose.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// A second descriptor of each of them.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn spare(&self) -> io::Result<Spare> {
+        let (mut sockets, mut files) = (Vec::new(), Vec::new());
+        for ShardListener(bound) in &self.shards {
+            let spare = bound.spare()?;
+            sockets.extend(spare.sockets);
+            files.extend(spare.files);
+        }
+        Ok(Spare { sockets, files })
     }
 
     pub(crate) fn into_shards(self) -> Vec<ShardListener> {
@@ -331,7 +449,7 @@ mod tests {
 
     #[test]
     fn sockets_take_over_what_their_listener_was_told() {
-        let listeners = Listeners::bind(&"127.0.0.1:0".parse().expect("an address"), 1).expect("a listener");
+        let listeners = Listeners::bind(&"127.0.0.1:0".parse().expect("an address"), None, 1).expect("a listener");
         let Address::Tcp(address) = listeners.address().clone() else { panic!("it is TCP") };
         let poll = mio::Poll::new().expect("a poll set");
         let listener = listeners.into_shards().remove(0).into_polled(poll.registry(), Token(0)).expect("a poll set");

@@ -291,7 +291,7 @@ impl ServeArgs {
 /// Those of the configuration, before anything has started, and those of `program`.
 pub fn start(
     configuration: Result<(Config, Option<ConfigFile>), ConfigError>,
-    program: fn(&Config) -> anyhow::Result<()>,
+    program: impl FnOnce(&Config) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (config, file) = configuration?;
     // Dropped last: what the log still holds back is written however the program ends.

@@ -8,8 +8,11 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod handover;
 mod housekeeping;
+pub mod inherited;
 pub mod log;
 mod metrics;
 pub mod node;
 mod page;
+pub mod systemd;

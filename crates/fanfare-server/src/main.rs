@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use fanfare_server::cli::{self, Cli, Command};
 use fanfare_server::commands;
+use fanfare_server::inherited::Inherited;
 
 #[global_allocator]
 static ALLOCATOR: fanfare_alloc::Allocator = fanfare_alloc::Allocator;
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(&args),
         Command::Version => commands::version::run(),
         Command::Dev(args) => cli::start(args.configuration(), commands::dev::run),
-        Command::Serve(args) => cli::start(args.configuration(), commands::serve::run),
+        Command::Serve(args) => {
+            // Before there are other threads: the variables that name them are taken away.
+            let inherited = Inherited::from_environment();
+            cli::start(args.configuration(), |config| commands::serve::run(config, inherited?))
+        }
     })
 }

@@ -1,6 +1,8 @@
 //! A node: configuration in, listeners bound, shards and the admin runtime started; and how it leaves service.
 
 use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::config::{Config, SendChoice};
+use crate::handover::{Handover, Predecessor};
+use crate::inherited::Inherited;
 use crate::{housekeeping, metrics, page};
 
 /// A running gateway. Dropping it does not stop it: call [`Node::run`].
@@ -27,6 +31,8 @@ pub struct Node {
     admin: Address,
     shards: Vec<ShardHandle>,
     admin_thread: AdminThread,
+    /// Where a successor may ask for the listeners.
+    handover: Option<Handover>,
 }
 
 impl Node {
@@ -35,12 +41,27 @@ impl Node {
     /// # Errors
     /// When an address cannot be listened on, or the system refuses threads or poll sets.
     pub fn start(config: &Config) -> anyhow::Result<Self> {
-        let clients = Listeners::bind(&config.listen, config.shards.get()).with_context(|| {
-            format!("cannot listen on {} for clients; choose another address with --listen", config.listen)
-        })?;
-        let admin = Bound::bind(&config.admin).with_context(|| {
-            format!("cannot listen on {} for the API; choose another address with --admin", config.admin)
-        })?;
+        Self::start_with(config, Inherited::default())
+    }
+
+    /// The same, on listeners that were opened before, where there are some.
+    ///
+    /// # Errors
+    /// The same, and when such a listener does not fit.
+    pub fn start_with(config: &Config, inherited: Inherited) -> anyhow::Result<Self> {
+        let (predecessor, inherited) = match &config.handover {
+            Some(path) if inherited.clients.is_empty() => Predecessor::at(path)?.unzip(),
+            Some(_) | None => (None, Some(inherited)),
+        };
+        let Inherited { clients, admin } = inherited.unwrap_or_default();
+        let clients = client_listeners(config, clients)?;
+        let admin = admin_listener(config, admin)?;
+        if predecessor.is_some() {
+            fits("listen", &config.listen, clients.address())?;
+            fits("admin", &config.admin, admin.address())?;
+        }
+        let spare =
+            config.handover.as_ref().map(|_| Ok::<_, io::Error>((clients.spare()?, admin.spare()?))).transpose()?;
         let (clients_address, admin_address) = (clients.address().clone(), admin.address().clone());
         let settings = settings(config, send_path(config.send_path)?);
         let cell = Arc::new(OnceLock::new());
@@ -51,7 +72,20 @@ impl Node {
         let admin_thread = start_admin(hub.clone(), admin, config.reap)?;
         info!(shards = shards.len(), send_path = hub.settings().send_path.as_str(), "clients on {clients_address}");
         info!("health, metrics and API on {admin_address}");
-        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread })
+        if let Some(predecessor) = predecessor {
+            predecessor.relieve().context("the process before this one does not leave")?;
+        }
+        let handover = match (&config.handover, spare) {
+            (Some(path), Some((clients, admin))) => Some(
+                Handover::bind(path, clients, admin)
+                    .with_context(|| format!("cannot listen on {} for a successor", path.display()))?,
+            ),
+            _ => None,
+        };
+        if let Some(path) = config.handover.as_ref() {
+            info!("a successor may take the listeners over at {}", path.display());
+        }
+        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, handover })
     }
 
     /// Where clients connect, with the port the system chose.
@@ -79,7 +113,7 @@ impl Node {
     /// # Errors
     /// When a shard failed.
     pub async fn run(self, mut signals: mpsc::Receiver<()>) -> anyhow::Result<()> {
-        let Self { hub, shards, admin_thread, .. } = self;
+        let Self { hub, shards, admin_thread, handover, .. } = self;
         let AdminThread { thread, stop, mut failed } = admin_thread;
         let mut plans = hub.drain().watch();
         let mut all_ended = std::pin::pin!(shards_ended(shards));
@@ -89,6 +123,13 @@ impl Node {
             None => std::future::pending().await,
         };
         let mut told = None;
+        let mut successor = None;
+        let mut taken = Box::pin(async {
+            match &handover {
+                Some(handover) => handover.taken().await,
+                None => std::future::pending().await,
+            }
+        });
         loop {
             let plan = *plans.borrow_and_update();
             if plan != told {
@@ -113,10 +154,23 @@ impl Node {
                 }
                 () = signalled() => hub.leave(None),
                 _ = plans.changed() => {}
+                taken = &mut taken, if successor.is_none() => {
+                    successor = Some(taken);
+                    hub.hand_over();
+                }
                 () = grace => break,
             }
         }
         hub.drain().stop_accepting();
+        drop(taken);
+        match (handover, successor) {
+            (Some(handover), Some(successor)) => {
+                handover.end();
+                successor.confirm();
+            }
+            // The spare listeners go: nobody is to wait at them.
+            (handover, _) => drop(handover),
+        }
         tell_closing(&hub);
         loop {
             let plan = *plans.borrow_and_update();
@@ -160,6 +214,39 @@ fn tell_plan(hub: &Hub, is_first: bool) {
 fn tell_closing(hub: &Hub) {
     let left = hub.drain().plan().map_or(Duration::ZERO, |plan| plan.ends.saturating_sub(hub.now()));
     info!(connections = hub.connections_open(), "listener closed, closing connections over {left:.1?}");
+}
+
+/// Whether a listener that a predecessor hands over is the one that is configured; port 0 stands for any.
+fn fits(key: &str, asked: &Address, given: &Address) -> anyhow::Result<()> {
+    let is_any = matches!(asked, Address::Tcp(asked) if asked.port() == 0);
+    anyhow::ensure!(
+        is_any || asked == given,
+        "`{key}` is {asked}, but the process before this one listens on {given}: stop that one to change the address"
+    );
+    Ok(())
+}
+
+fn client_listeners(config: &Config, inherited: Vec<OwnedFd>) -> anyhow::Result<Listeners> {
+    if inherited.is_empty() {
+        return Listeners::bind(&config.listen, config.listen_mode, config.shards.get()).with_context(|| {
+            format!("cannot listen on {} for clients; choose another address with --listen", config.listen)
+        });
+    }
+    let listeners =
+        Listeners::inherited(inherited, config.shards.get()).context("the listeners that were passed do not fit")?;
+    if config.tls.is_some() && matches!(listeners.address(), Address::Unix(_)) {
+        anyhow::bail!("`[tls]` needs TCP, but the listener that was passed is {}", listeners.address());
+    }
+    Ok(listeners)
+}
+
+fn admin_listener(config: &Config, inherited: Option<OwnedFd>) -> anyhow::Result<Bound> {
+    match inherited {
+        Some(socket) => Bound::inherited(socket).context("the admin listener that was passed does not fit"),
+        None => Bound::bind(&config.admin, config.admin_mode).with_context(|| {
+            format!("cannot listen on {} for the API; choose another address with --admin", config.admin)
+        }),
+    }
 }
 
 impl fmt::Debug for Node {

@@ -69,7 +69,10 @@ impl ShardLoop {
         let is_over = self.now >= leaving.pace.ends() + self.settings.heartbeat.close;
         self.leaving = Some(leaving);
         // Who was let in a moment ago is on the way to this loop, and must be told too.
-        let is_empty = self.live == 0 && self.intake.is_empty() && !self.hub.has_handshakes(self.index);
+        // Where nobody is to notice, neither is anybody lost who has come and not spoken yet.
+        let is_waited_for = self.hub.drain().is_handed_over() && !self.newcomers.is_empty();
+        let is_empty =
+            self.live == 0 && self.intake.is_empty() && !self.hub.has_handshakes(self.index) && !is_waited_for;
         if is_empty || (is_over && self.open == 0) {
             self.end_shard();
         }

@@ -117,6 +117,10 @@ impl Newcomers {
         Some(newcomer)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_index.is_empty()
+    }
+
     /// When the time of the first is up.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.front().map(|&(due, _)| due)

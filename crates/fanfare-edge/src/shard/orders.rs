@@ -44,6 +44,9 @@ pub enum Order {
         /// What became of it.
         delivery: Delivery,
     },
+    /// Say that this shard turns.
+    #[doc(hidden)]
+    Turn(oneshot::Sender<()>),
     /// Tell of connections.
     #[doc(hidden)]
     Inspect(Box<Inspection>),
@@ -119,6 +122,8 @@ impl ShardLoop {
                 self.send_event(lane, Lane::Control, &ack);
                 self.count_ack(lane);
             }
+            // Who asked may have gone.
+            Item::Order(Order::Turn(told)) => _ = told.send(()),
             Item::Order(Order::Inspect(inspection)) => self.inspect(*inspection),
             Item::Order(Order::End { lane, reason, told }) => {
                 let is_open = self.is_open(lane);

@@ -7,6 +7,7 @@ use fanfare_guard::{Claims, NumericDate, RoomRight, TokenKeys};
 
 use crate::cli;
 use crate::config::Config;
+use crate::inherited::Inherited;
 
 use super::serve::until_signalled;
 use super::token::now;
@@ -25,7 +26,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     }
     // Public keys alone check tokens but mint none.
     let token = config.tokens.mint(&claims(now())).ok();
-    until_signalled(&config, |node| Ok(cli::print(&greeting(node.clients(), node.admin(), token.as_deref()))?))
+    until_signalled(&config, Inherited::default(), |node| {
+        Ok(cli::print(&greeting(node.clients(), node.admin(), token.as_deref()))?)
+    })
 }
 
 /// What the printed token says: the user `dev`, everything in every room, for a day.

@@ -4,25 +4,35 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::inherited::Inherited;
 use crate::node::Node;
+use crate::systemd;
 
-/// Runs the gateway until it is told to leave (SIGTERM or SIGINT); each further signal halves what is left of the drain.
+/// Runs the gateway, on the listeners that were opened for it where there are some, until it is told to leave (SIGTERM or SIGINT); each
+/// further signal halves what is left of the drain.
 ///
 /// # Errors
 /// When it cannot start, or a shard failed.
-pub fn run(config: &Config) -> anyhow::Result<()> {
-    until_signalled(&fit_descriptors(config), |_| Ok(()))
+pub fn run(config: &Config, inherited: Inherited) -> anyhow::Result<()> {
+    until_signalled(&fit_descriptors(config), inherited, |_| Ok(()))
 }
 
 /// Starts a node, tells `greet` of it, and runs it until signals end it.
-pub(super) fn until_signalled(config: &Config, greet: impl FnOnce(&Node) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) fn until_signalled(
+    config: &Config,
+    inherited: Inherited,
+    greet: impl FnOnce(&Node) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before the node: from its first connection on it must not be ended without a drain.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let node = Node::start(config)?;
+        let node = Node::start_with(config, inherited)?;
         greet(&node)?;
+        systemd::ready();
+        tokio::spawn(systemd::keep_watch(node.hub().clone()));
+        tokio::spawn(systemd::tell_stopping(node.hub().clone()));
         let (tell, signals) = mpsc::channel(SIGNALS_MAX);
         tokio::spawn(async move {
             loop {

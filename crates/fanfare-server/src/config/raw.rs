@@ -215,6 +215,13 @@ section! {
         listen: String = "0.0.0.0:8080".to_owned(),
         /// Where health, metrics and the HTTP API are served, in the same form. Keep it off the public network.
         admin: String = "127.0.0.1:8081".to_owned(),
+        /// Permissions of the file of `listen = "unix:…"`, in octal as for `chmod`, e.g. `"0660"`. Empty: the process's mask decides.
+        listen_mode: String = String::new(),
+        /// The same for `admin`.
+        admin_mode: String = String::new(),
+        /// Path of a Unix socket for upgrades on one machine: a process that is started with the same path takes the listeners of the one that
+        /// runs, accepts, and only then the old one leaves service. Nobody is refused. Empty: off.
+        handover: String = String::new(),
         /// Threads that carry connections. 0: one per core.
         shards: u64 = 0,
         /// How frames reach the kernel: `io_uring`, `writev`, or `auto` for the best that works here.

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_edge::{ProxySettings, TlsTerms};
+use fanfare_edge::{FileMode, ProxySettings, TlsTerms};
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
 use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, SlowPolicy, TokenKeys, TokenRules};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
@@ -33,6 +34,12 @@ pub struct Config {
     pub listen: Address,
     /// Where health, metrics and the API are served.
     pub admin: Address,
+    /// Permissions of the client listener's file, where it is a Unix socket.
+    pub listen_mode: Option<FileMode>,
+    /// The same of the admin listener.
+    pub admin_mode: Option<FileMode>,
+    /// Where a successor asks for the listeners, and this node asked for those of its predecessor.
+    pub handover: Option<PathBuf>,
     /// Threads that carry connections.
     pub shards: NonZeroUsize,
     /// How frames reach the kernel.
@@ -259,6 +266,9 @@ impl Check {
         Config {
             listen: self.address("listen", &node.listen),
             admin: self.address("admin", &node.admin),
+            listen_mode: door::file_mode("listen_mode", &node.listen_mode, &node.listen, &mut self.problems),
+            admin_mode: door::file_mode("admin_mode", &node.admin_mode, &node.admin, &mut self.problems),
+            handover: door::handover(&node.handover, &mut self.problems),
             shards: NonZeroUsize::new(self.count("shards", &node.shards, 0..=1_024)).unwrap_or(machine.cores),
             origins: self.origins(&node.origins),
             node: self.node_name(&node.node, &machine.host_name),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -91,8 +92,25 @@ impl Process {
         process
     }
 
+    /// `fanfare` with a socket that systemd would have opened for it, under this name.
+    pub(crate) fn activated(name: &str, socket: OwnedFd, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let folder = folder();
+        let mut command = Command::new("sh");
+        // The shell's process becomes the program's: so it is its number that the variable names.
+        command.arg("-c").arg(r#"export LISTEN_PID=$$; exec "$0" "$@" 3<&0 0</dev/null"#).arg(FANFARE).args(arguments);
+        command.current_dir(folder.path()).envs(variables.iter().copied());
+        command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
+        let mut process = Self::spawn_with(&mut command, Stdio::from(socket));
+        process._folder = Some(folder);
+        process
+    }
+
     fn spawn(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn_with(command, Stdio::null())
+    }
+
+    fn spawn_with(command: &mut Command, stdin: Stdio) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let out = Lines::follow(child.stdout.take().expect("a pipe"));
         let err = Lines::follow(child.stderr.take().expect("a pipe"));
