@@ -39,7 +39,7 @@ pub enum Command {
     /// Print the default configuration, the environment names or the reference page.
     #[command(subcommand)]
     Config(Print),
-    /// Mint a token from the configured key.
+    /// Mint a token from the configured key, or explain one.
     Token(TokenArgs),
     /// Train the model of moderation from messages that people have judged.
     Train(TrainArgs),
@@ -180,8 +180,15 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 pub struct TokenArgs {
     /// User the token speaks for.
-    #[arg(long)]
-    pub user: String,
+    #[arg(long, required_unless_present = "check")]
+    pub user: Option<String>,
+    /// Explain this token (`-`: the standard input) instead: what it says, who signed it, and whether a gateway with this
+    /// configuration would take it now; if not, the exit code is 1.
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["user", "room", "publish", "moderate"], allow_hyphen_values = true)]
+    pub check: Option<String>,
+    /// The explanation as JSON.
+    #[arg(long, requires = "check")]
+    pub json: bool,
     /// Room it grants rights in, or the beginning of rooms' names and `*`; may be given several times.
     #[arg(long, value_name = "PATTERN")]
     pub room: Vec<String>,

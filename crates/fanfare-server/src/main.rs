@@ -23,9 +23,10 @@ fn main() -> ExitCode {
         Command::Drain(args) => cli::block_on(commands::drain::run(&args)),
         Command::Check(args) => commands::check::run(&args),
         Command::Config(print) => commands::config::run(&print),
-        Command::Token(args) => {
-            args.configuration().map_err(Into::into).and_then(|config| commands::token::run(&config, &args))
-        }
+        Command::Token(args) => args.configuration().map_err(Into::into).and_then(|config| match &args.check {
+            Some(token) => commands::check_token::run(&config, token, args.json),
+            None => commands::token::run(&config, &args),
+        }),
         Command::Train(args) => commands::train::run(&args),
         Command::Version => commands::version::run(),
         Command::Dev(args) => cli::start(args.configuration(), commands::dev::run),

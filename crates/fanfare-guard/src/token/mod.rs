@@ -6,6 +6,7 @@
 mod claims;
 mod envelope;
 mod error;
+mod explain;
 mod grant;
 mod key;
 
@@ -18,6 +19,7 @@ use jsonwebtoken::{Algorithm, Header, encode};
 
 pub use claims::{Claims, NumericDate};
 pub use error::{KeyError, TokenError};
+pub use explain::Explanation;
 pub use grant::{Grant, RoomRight};
 
 use claims::ReadClaims;

@@ -1,6 +1,7 @@
 //! What each subcommand does, a file each.
 
 pub mod check;
+pub mod check_token;
 pub mod config;
 pub mod dev;
 pub mod drain;

@@ -573,3 +573,23 @@ fn sub_and_pub_say_what_to_do_when_nobody_listens() {
         assert!(refused.err.contains("nothing is listening") && refused.err.contains("fanfare dev"), "{}", refused.err);
     }
 }
+
+#[test]
+fn a_token_is_minted_and_explained() {
+    let place = folder();
+    let config = place.path().join("fanfare.toml");
+    fs::write(&config, "[auth]\nkeys = [\"0123456789abcdef0123456789abcdef\"]\n").unwrap();
+    let minted = run(place.path(), &["token", "--user", "ann", "--room", "chat:*"]);
+    assert_eq!(minted.code, Some(0), "{}", minted.err);
+    let token = minted.out.trim();
+    let explained = run(place.path(), &["token", "--check", token]);
+    assert_eq!(explained.code, Some(0), "{}", explained.err);
+    assert!(explained.out.starts_with("verdict   it holds, for ann\n"), "{}", explained.out);
+    assert!(!explained.out.contains("0123456789abcdef0123456789abcdef"));
+    let refused = run(place.path(), &["token", "--check", &token[1..], "--json"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("the gateway would refuse this token: token malformed"), "{}", refused.err);
+    let told: serde_json::Value = serde_json::from_str(&refused.out).unwrap();
+    assert_eq!(told["holds"], false);
+    assert_eq!(run(place.path(), &["token"]).code, Some(2), "a user or a token to check is needed");
+}
