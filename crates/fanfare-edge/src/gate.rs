@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use fanfare_fanout::Budget;
 use hyper::StatusCode;
 
 use crate::problem::Problem;
@@ -21,6 +22,8 @@ pub(crate) struct Gate {
     /// Limits are only counted: who is beyond one is let in, and counted below.
     observes: AtomicBool,
     would_reject: Arc<WouldReject>,
+    /// Bytes queued in the process; `None` where those who are let in have nothing to do with them.
+    queued: Option<Arc<Budget>>,
     open: AtomicUsize,
     per_ip: DashMap<IpAddr, usize>,
 }
@@ -41,6 +44,8 @@ pub(crate) struct GateLimits {
 pub(crate) enum Refused {
     /// The node is full.
     Full,
+    /// What is queued for those who are in comes near its bound.
+    Memory,
     /// This address has enough.
     Address,
     /// Places are counted by address, and the proxy does not say whose client this is.
@@ -52,6 +57,10 @@ impl Refused {
     pub(crate) fn problem(self) -> Problem {
         let (status, code, detail) = match self {
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "connections_max", "full"),
+            Self::Memory => {
+                let detail = "what is queued for slow readers comes near its bound";
+                (StatusCode::SERVICE_UNAVAILABLE, "outbox_total_bytes_max", detail)
+            }
             Self::Address => (StatusCode::TOO_MANY_REQUESTS, "connections_per_ip_max", "per address"),
             Self::Unknown => (StatusCode::BAD_REQUEST, "client_unknown", "the proxy does not say who the client is"),
         };
@@ -76,11 +85,26 @@ impl Gate {
             per_ip_max: AtomicUsize::new(0),
             observes: AtomicBool::new(false),
             would_reject,
+            queued: None,
             open: AtomicUsize::new(0),
             per_ip: DashMap::new(),
         };
         gate.set_limits(limits);
         Arc::new(gate)
+    }
+
+    /// The same, which lets nobody in while what is queued comes near its bound: who comes now would be among those that make place.
+    pub(crate) fn before(limits: GateLimits, would_reject: Arc<WouldReject>, queued: Arc<Budget>) -> Arc<Self> {
+        let mut gate = Self::new(limits, would_reject);
+        if let Some(gate) = Arc::get_mut(&mut gate) {
+            gate.queued = Some(queued);
+        }
+        gate
+    }
+
+    /// Seven eighths of the budget are used. Holds also where other limits are only observed: it bounds memory.
+    fn is_pressed(&self) -> bool {
+        self.queued.as_ref().is_some_and(|queued| queued.used() > queued.bytes_max() - queued.bytes_max() / 8)
     }
 
     /// Other bounds from here on. Who is in stays.
@@ -101,6 +125,9 @@ impl Gate {
 
     /// A place, and where the address is known one of its places.
     pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, Refused> {
+        if self.is_pressed() {
+            return Err(Refused::Memory);
+        }
         let is_full = self.open.fetch_add(1, Ordering::Relaxed) >= self.connections_max.load(Ordering::Relaxed);
         if is_full && !self.lets_pass(Limit::Connections) {
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -192,6 +219,20 @@ mod tests {
         drop((b, d));
         assert_eq!(gate.open.load(Ordering::Relaxed), 0);
         assert!(gate.per_ip.is_empty());
+    }
+
+    #[test]
+    fn nobody_is_let_in_while_seven_eighths_of_the_budget_are_used() {
+        let budget = Arc::new(Budget::new(800));
+        let limits = GateLimits { connections_max: 10, per_ip_max: 0, observes: true };
+        let gate = Gate::before(limits, Arc::default(), budget.clone());
+        assert!(budget.charge(700));
+        drop(gate.enter(None).expect("a place"));
+        assert!(budget.charge(1));
+        assert_eq!(gate.enter(None).err(), Some(Refused::Memory));
+        budget.release(1);
+        drop(gate.enter(None).expect("a place"));
+        assert_eq!(gate.open.load(Ordering::Relaxed), 0);
     }
 
     #[test]

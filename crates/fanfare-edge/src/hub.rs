@@ -72,11 +72,12 @@ impl Hub {
     ) -> Self {
         let would_reject = Arc::<WouldReject>::default();
         let shards = intakes.len();
+        let budget = Arc::new(Budget::new(settings.outbox_total_bytes_max));
         Self {
-            budget: Arc::new(Budget::new(settings.outbox_total_bytes_max)),
+            gate: Gate::before(settings.gate_limits(), would_reject.clone(), budget.clone()),
+            budget,
             shard_stats: intakes.iter().map(|_| Arc::default()).collect(),
             handshakes: intakes.iter().map(|_| AtomicUsize::new(0)).collect(),
-            gate: Gate::new(settings.gate_limits(), would_reject.clone()),
             would_reject,
             registry: Registry::new(intakes, settings.registry, epoch_seed),
             users: Users::new(settings.presence_debounce),

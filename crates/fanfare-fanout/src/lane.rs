@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use crate::Slow;
 use crate::outbox::Outbox;
 
 /// A lane's place in its shard, and the life it had there: a reused place has another generation.
@@ -53,6 +54,10 @@ pub(crate) struct LaneState {
     pub(crate) end: End,
     /// The rest of a frame that was begun could not be kept: nothing may be written any more, not even a close frame.
     pub(crate) is_torn: bool,
+    /// In the shard's list of lanes that have something queued.
+    pub(crate) is_listed: bool,
+    /// The policy of the room that it was last queued something of.
+    pub(crate) slow: Slow,
     /// `None` while everything was taken.
     pub(crate) outbox: Option<Box<Outbox>>,
     pub(crate) subscriptions: SmallVec<[Subscription; 2]>,

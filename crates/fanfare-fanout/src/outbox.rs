@@ -245,8 +245,9 @@ impl Outbox {
         self.data.push_back(Piece { starts_inside: true, ..Piece::one(rest, 0) });
     }
 
-    /// Forgets everything but the rest of a frame whose head was taken, and queues `last` after it.
-    pub(crate) fn replace_by(&mut self, last: Bytes) {
+    /// Forgets everything but the rest of a frame whose head was taken. Returns how many bytes less are queued.
+    pub(crate) fn let_go(&mut self) -> usize {
+        let before = self.bytes;
         let mut rest = None;
         if self.control_sent > 0 {
             rest = self.control.pop_front().map(|frame| frame.slice(self.control_sent..));
@@ -257,6 +258,12 @@ impl Outbox {
         if let Some(rest) = rest {
             self.push_begun(rest);
         }
+        before - self.bytes
+    }
+
+    /// As [`Self::let_go`], and queues `last` after it.
+    pub(crate) fn replace_by(&mut self, last: Bytes) {
+        self.let_go();
         self.push_reply(Lane::Data, last);
     }
 

@@ -641,6 +641,8 @@ impl World {
                     let mut policies = self.clients[n].dues.iter().map(|due| self.policies[due.said.room as usize]);
                     assert!(slow == Slow::Evict || policies.any(|own| own == slow), "{slow:?} is none of its rooms'");
                     assert!(queued.messages <= self.limits.outbox_messages_max.max(1));
+                    // The budget may have needed what was queued for it: what of that had been counted as delivered is not known here.
+                    self.clients[n].may_miss |= self.is_budget_small;
                     let pushed = if was.has_queue || has_blocked.contains(&n) {
                         self.standing(n).pushed
                     } else {

@@ -1,6 +1,7 @@
 //! Scenes of members that do not keep up: what they get, what they are told, and what receipts say.
 #![cfg(not(loom))]
 
+use std::collections::BTreeMap;
 use std::io::{IoSlice, Write};
 use std::sync::Arc;
 
@@ -175,4 +176,125 @@ fn who_leaves_is_told_what_it_missed_before_it_left() {
     assert!(stage.shard.leave(stage.lane, RoomId(0), &mut stage.wire));
     stage.say(1, [1]);
     assert_eq!(stage.read(), "<0:1-1:1>[0:2][1:1]");
+}
+
+/// Each lane takes so many bytes more.
+#[derive(Default)]
+struct Wires(BTreeMap<u32, Wire>);
+
+impl Sink for Wires {
+    fn send(&mut self, lane: u32, bytes: &[u8]) -> Outcome {
+        self.0.entry(lane).or_default().send(lane, bytes)
+    }
+    fn send_vectored(&mut self, lane: u32, slices: &[IoSlice<'_>]) -> Outcome {
+        self.0.entry(lane).or_default().send_vectored(lane, slices)
+    }
+}
+
+/// Says `#` so many times.
+struct Long(u64, usize);
+
+impl Encode for Long {
+    const VARIANTS: u8 = 1;
+    type Tools = ();
+    type Room = ();
+
+    fn encode(&self, _variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
+        out.resize(out.len() + self.1, b'#');
+    }
+    fn payload_bytes(&self) -> usize {
+        self.1
+    }
+    fn number(&self) -> Option<u64> {
+        Some(self.0)
+    }
+    fn encode_gap(_room: &(), _variant: u8, gap: Gap, out: &mut Vec<u8>) {
+        write!(out, "<{}-{}:{}>", gap.from, gap.to, gap.count).expect("memory takes everything");
+    }
+}
+
+/// A shard with a budget of 1,000 bytes, and a lane in a room of its own for each of these policies.
+struct Poor {
+    shard: Shard<Long>,
+    budget: Arc<Budget>,
+    wires: Wires,
+    lanes: Vec<LaneId>,
+    numbers: u64,
+}
+
+impl Poor {
+    fn new(policies: &[Slow]) -> Self {
+        let budget = Arc::new(Budget::new(1_000));
+        let mut shard = Shard::new(OutboxLimits::default(), 1_000, budget.clone(), Arc::default());
+        let lanes: Vec<LaneId> = policies.iter().map(|_| shard.open(0)).collect();
+        for ((room, &slow), &lane) in (0..).zip(policies).zip(&lanes) {
+            assert!(shard.join(lane, RoomId(room), 0));
+            shard.set_slow(RoomId(room), slow, ());
+        }
+        Self { shard, budget, wires: Wires::default(), lanes, numbers: 0 }
+    }
+
+    /// Queues a message for the lane in this room.
+    fn say(&mut self, room: usize, bytes: usize) {
+        self.numbers += 1;
+        self.shard.accept(RoomId(room as u64), self.numbers, &Long(self.numbers, bytes), None, None);
+        while self.shard.flush(&mut self.wires, FlushQuota::default()) {}
+        let queued: usize = self.queued().iter().sum();
+        assert_eq!(self.budget.used(), queued);
+    }
+
+    fn queued(&self) -> Vec<usize> {
+        self.lanes.iter().map(|&lane| self.shard.queued(lane).bytes).collect()
+    }
+
+    /// Lanes that were evicted, with what was queued for them.
+    fn evicted(&mut self) -> Vec<(usize, usize, Slow)> {
+        let mut events = Vec::new();
+        self.shard.take_events(&mut events);
+        let place = |lane| self.lanes.iter().position(|&own| own == lane).expect("a lane of ours");
+        events
+            .into_iter()
+            .filter_map(|event| match event {
+                LaneEvent::Evicted(lane, queued, slow) => Some((place(lane), queued.bytes, slow)),
+                LaneEvent::Blocked(_) | LaneEvent::Gone(_) => None,
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn the_largest_queue_goes_when_the_budget_is_used_up_not_who_comes_last() {
+    let mut poor = Poor::new(&[Slow::EvictResumable, Slow::Evict, Slow::Evict]);
+    (0..6).for_each(|_| poor.say(0, 100));
+    (0..4).for_each(|_| poor.say(1, 100));
+    poor.say(2, 100);
+    assert_eq!(poor.evicted(), [(0, 600, Slow::EvictResumable)], "by its own room's policy");
+    assert_eq!(poor.queued(), [0, 400, 100]);
+    (0..5).for_each(|_| poor.say(2, 100));
+    assert_eq!((poor.evicted(), poor.queued()), (vec![], vec![0, 400, 600]));
+    poor.say(2, 100);
+    assert_eq!(poor.evicted(), [(2, 600, Slow::Evict)], "who is the largest itself goes itself");
+}
+
+#[test]
+fn half_of_the_largest_queue_goes_where_its_room_drops() {
+    let mut poor = Poor::new(&[Slow::DropOldest, Slow::Evict]);
+    (0..9).for_each(|_| poor.say(0, 100));
+    poor.say(1, 200);
+    assert_eq!(poor.evicted(), []);
+    // The gap is charged with as much as it may ever need.
+    assert_eq!(poor.queued(), [300 + "<>-:".len() + 3 * 20, 200]);
+    poor.wires.0.entry(poor.lanes[0].index).or_default().takes = usize::MAX;
+    assert!(poor.shard.writable(poor.lanes[0], &mut poor.wires).is_empty);
+    let received = &poor.wires.0[&poor.lanes[0].index].received;
+    assert!(received.starts_with(b"<1-6:6>##"), "{:?}", String::from_utf8_lossy(received));
+}
+
+#[test]
+fn nobody_goes_for_who_needs_far_more() {
+    let mut poor = Poor::new(&[Slow::Evict, Slow::Evict]);
+    poor.say(0, 100);
+    poor.say(1, 950);
+    assert_eq!(poor.evicted(), [(1, 950, Slow::Evict)]);
+    assert_eq!(poor.queued()[0], 100);
 }

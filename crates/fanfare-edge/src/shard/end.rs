@@ -145,9 +145,9 @@ impl ShardLoop {
     fn closed(&mut self, lane: LaneId, reason: CloseReason) -> Closed {
         let queued = match reason {
             // The queue that was too long may have been let go already.
-            CloseReason::SlowConsumer { bytes, messages } | CloseReason::WriteTimeout { bytes, messages } => {
-                Queued { bytes, messages }
-            }
+            CloseReason::SlowConsumer { bytes, messages }
+            | CloseReason::SlowConsumerResumable { bytes, messages }
+            | CloseReason::WriteTimeout { bytes, messages } => Queued { bytes, messages },
             _ => self.fanout.queued(lane),
         };
         let (at, connection) = (self.now, ConnectionId { shard: self.index, lane });

@@ -118,6 +118,7 @@ impl<P: Encode> Shard<P> {
     /// Offers batches to members, rooms in turn, a slice of members at a time. `true` when there is more to do.
     pub fn flush(&mut self, sink: &mut impl Sink, quota: FlushQuota) -> bool {
         self.end_waits();
+        self.blocked.tidy(&mut self.lanes);
         let mut left = quota.members_per_turn;
         while left > 0 && !self.dirty.is_empty() {
             let looked_at = self.gather(sink, quota.members_per_slice, left);
@@ -192,8 +193,13 @@ impl<P: Encode> Shard<P> {
         let local = &mut self.rooms[subscription.room as usize];
         let from_seq = wants_after(&local.late, lane);
         let source = Source { slot: subscription.room, rules: local.rules };
-        let mut queue =
-            Queueing { limits: &self.limits, budget: &self.budget, events: &mut self.events, stats: &self.stats };
+        let mut queue = Queueing {
+            limits: &self.limits,
+            budget: &self.budget,
+            events: &mut self.events,
+            blocked: &mut self.blocked,
+            stats: &self.stats,
+        };
         let position = subscription.position as usize;
         for (index, batch) in local.batches.iter_mut().enumerate() {
             let waits = match local.cursor {

@@ -97,8 +97,13 @@ impl<P: Encode> Shard<P> {
         let mut stop = cursor.end.min(cursor.next.saturating_add(members_max));
         let mut is_interrupted = false;
         let source = Source { slot, rules: local.rules };
-        let mut queue =
-            Queueing { limits: &self.limits, budget: &self.budget, events: &mut self.events, stats: &self.stats };
+        let mut queue = Queueing {
+            limits: &self.limits,
+            budget: &self.budget,
+            events: &mut self.events,
+            blocked: &mut self.blocked,
+            stats: &self.stats,
+        };
         for (offset, member) in local.members[cursor.next..stop].iter().enumerate() {
             let state = &mut self.lanes[member.lane as usize];
             if state.round == self.round.number {
@@ -155,8 +160,13 @@ impl<P: Encode> Shard<P> {
         }
         sink.send_each(&offers, &mut round.outcomes);
         drop(offers);
-        let mut queue =
-            Queueing { limits: &self.limits, budget: &self.budget, events: &mut self.events, stats: &self.stats };
+        let mut queue = Queueing {
+            limits: &self.limits,
+            budget: &self.budget,
+            events: &mut self.events,
+            blocked: &mut self.blocked,
+            stats: &self.stats,
+        };
         let mut from = 0;
         for segment in &round.segments {
             let lanes = from..segment.end as usize;

@@ -2,6 +2,7 @@
 
 mod flush;
 mod gather;
+mod relief;
 mod reply;
 mod slow;
 
@@ -23,6 +24,7 @@ use crate::{Budget, Gap, LaneId, Latencies, OutboxLimits, Queued, RoomId, Sink, 
 
 pub use self::flush::FlushQuota;
 use self::gather::Round;
+use self::relief::Blocked;
 pub use self::reply::Progress;
 
 /// What its owner must do about a lane.
@@ -97,6 +99,8 @@ pub struct Shard<P: Encode> {
     #[expect(clippy::vec_box, reason = "batches are large and move between queues; boxes move as a pointer")]
     spare: Vec<Box<Batch>>,
     events: Vec<LaneEvent>,
+    /// Lanes with something queued, and some that had.
+    blocked: Blocked,
     released: Released,
     /// When publications were made whose flush has ended, until [`Self::measure`].
     written: Vec<Duration>,
@@ -122,6 +126,7 @@ impl<P: Encode> Shard<P> {
             stats,
             spare: Vec::new(),
             events: Vec::new(),
+            blocked: Blocked::default(),
             released: Released::default(),
             written: Vec::new(),
             round: Round::default(),
@@ -152,6 +157,8 @@ impl<P: Encode> Shard<P> {
             variant,
             end: End::Open,
             is_torn: false,
+            is_listed: false,
+            slow: Slow::Evict,
             outbox: None,
             subscriptions: SmallVec::new(),
         });
@@ -235,6 +242,7 @@ impl<P: Encode> Shard<P> {
         self.by_id.shrink_to_fit();
         self.dirty.shrink_to_fit();
         self.spare = Vec::new();
+        self.blocked.shrink();
         self.round.shrink();
     }
 

@@ -30,8 +30,13 @@ impl<P: Encode> Shard<P> {
         if state.end != End::Open {
             return;
         }
-        let mut queue =
-            Queueing { limits: &self.limits, budget: &self.budget, events: &mut self.events, stats: &self.stats };
+        let mut queue = Queueing {
+            limits: &self.limits,
+            budget: &self.budget,
+            events: &mut self.events,
+            blocked: &mut self.blocked,
+            stats: &self.stats,
+        };
         let mut sent = 0;
         if state.outbox.is_none() {
             match sink.send(lane.index, frames) {
@@ -43,13 +48,13 @@ impl<P: Encode> Shard<P> {
         let queued = state.outbox.as_ref().map_or_else(Queued::default, |outbox| outbox.queued());
         let reply_bytes = state.outbox.as_ref().map_or(0, |outbox| outbox.reply_bytes());
         let rest = Bytes::copy_from_slice(&frames[sent..]);
-        if reply_bytes + rest.len() > self.reply_bytes_max || !queue.budget.charge(rest.len()) {
+        let is_charged =
+            reply_bytes + rest.len() <= self.reply_bytes_max && queue.charge(&mut self.lanes, lane, rest.len());
+        let state = &mut self.lanes[lane.index as usize];
+        if !is_charged {
             return queue.evict(lane, state, Slow::Evict, queued, (sent > 0).then_some(rest));
         }
-        if state.outbox.is_none() {
-            queue.events.push(LaneEvent::Blocked(lane));
-        }
-        let outbox = state.outbox.get_or_insert_default();
+        let outbox = queue.outbox(lane, state);
         if sent > 0 { outbox.push_begun(rest) } else { outbox.push_reply(kind, rest) }
     }
 

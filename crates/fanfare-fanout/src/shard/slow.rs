@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use slab::Slab;
 
+use super::relief::Blocked;
 use super::{LaneEvent, ShardStats};
 use crate::batch::{Batch, Fate, Rest};
 use crate::lane::{End, LaneState};
@@ -18,6 +19,7 @@ pub(super) struct Queueing<'a> {
     pub(super) limits: &'a OutboxLimits,
     pub(super) budget: &'a Budget,
     pub(super) events: &'a mut Vec<LaneEvent>,
+    pub(super) blocked: &'a mut Blocked,
     pub(super) stats: &'a ShardStats,
 }
 
@@ -74,21 +76,25 @@ impl Queueing<'_> {
         if state.end != End::Open {
             return extent.count(batch, Fate::Evicted);
         }
-        if source.rules.drops(state.variant) {
-            return self.queue_or_drop(lane, state, source, batch, extent, sent);
+        state.slow = source.rules.slow;
+        let variant = state.variant;
+        if source.rules.drops(variant) {
+            return self.queue_or_drop(lanes, lane, source, batch, extent, sent);
         }
-        let piece = extent.piece(batch, state.variant).after(sent);
-        let is_queued = self.push(lane, state, source.rules.slow, piece);
+        let piece = extent.piece(batch, variant).after(sent);
+        let is_queued = self.push(lanes, lane, source.rules.slow, piece);
         extent.count(batch, if is_queued { Fate::Delivered } else { Fate::Evicted });
     }
 
     /// Queues `piece`, or evicts. `true` when it is queued.
-    fn push(&mut self, lane: LaneId, state: &mut LaneState, slow: Slow, piece: Piece) -> bool {
+    fn push(&mut self, lanes: &mut Slab<LaneState>, lane: LaneId, slow: Slow, piece: Piece) -> bool {
         if piece.len() == 0 {
             return true;
         }
         let needed = Queued { bytes: piece.len(), messages: piece.messages() };
-        if !self.make_place(state, needed) {
+        let has_place = self.make_place(lanes, lane, needed);
+        let state = &mut lanes[lane.index as usize];
+        if !has_place {
             let queued = state.outbox.as_ref().map_or(needed, |outbox| outbox.queued());
             self.evict(lane, state, slow, queued, piece.begun());
             return false;
@@ -100,30 +106,30 @@ impl Queueing<'_> {
     /// For members of a room that drops. Messages are kept apart, so that the oldest can go.
     fn queue_or_drop(
         &mut self,
+        lanes: &mut Slab<LaneState>,
         lane: LaneId,
-        state: &mut LaneState,
         source: Source,
         batch: &mut Batch,
         extent: &Extent,
         sent: usize,
     ) {
         let entries = extent.entries(batch);
-        let rests = batch.rests(state.variant, entries.clone(), sent);
+        let rests = batch.rests(lanes[lane.index as usize].variant, entries.clone(), sent);
         let is_droppable = |rest: &Rest| !rest.is_begun && rest.number.is_some();
         let first = rests.iter().find(|rest| is_droppable(rest)).map(|rest| rest.index);
         for rest in rests {
             let is_accounted = match rest.number.filter(|_| !rest.is_begun) {
-                Some(number) => self.push_or_drop(lane, state, source, number, rest.bytes),
+                Some(number) => self.push_or_drop(lanes, lane, source, number, rest.bytes),
                 // What its policy may not drop is what a member must not miss: who came and went.
-                None if rest.is_begun => self.push(lane, state, source.rules.slow, Piece::rest_of_message(rest.bytes)),
-                None => self.push(lane, state, source.rules.slow, Piece::one(rest.bytes, 1)),
+                None if rest.is_begun => self.push(lanes, lane, source.rules.slow, Piece::rest_of_message(rest.bytes)),
+                None => self.push(lanes, lane, source.rules.slow, Piece::one(rest.bytes, 1)),
             };
             if !is_accounted {
                 return batch.count_part(entries, Fate::Evicted);
             }
         }
         // The oldest were dropped, also of these: all up to the end of the gap that was not sent or begun before.
-        let gap_end = state.outbox.as_ref().and_then(|outbox| outbox.gap_end(source.slot));
+        let gap_end = lanes[lane.index as usize].outbox.as_ref().and_then(|outbox| outbox.gap_end(source.slot));
         let (Some(first), Some(gap_end)) = (first, gap_end) else { return extent.count(batch, Fate::Delivered) };
         if !batch.has_number_up_to(gap_end, first..entries.end) {
             return extent.count(batch, Fate::Delivered);
@@ -133,18 +139,27 @@ impl Queueing<'_> {
     }
 
     /// Queues a message, or drops older ones, or it. `false` when not even a gap had a place: then the lane was evicted.
-    fn push_or_drop(&mut self, lane: LaneId, state: &mut LaneState, source: Source, number: u64, bytes: Bytes) -> bool {
+    fn push_or_drop(
+        &mut self,
+        lanes: &mut Slab<LaneState>,
+        lane: LaneId,
+        source: Source,
+        number: u64,
+        bytes: Bytes,
+    ) -> bool {
         let Source { slot: room, rules: Rules { slow, gap_bytes, .. } } = source;
         let message = Droppable { room, number, gap_bytes, is_latest: slow == Slow::Latest };
         if message.is_latest
-            && let Some(outbox) = &mut state.outbox
+            && let Some(outbox) = &mut lanes[lane.index as usize].outbox
         {
             while let Some(dropped) = outbox.drop_oldest_of(room, self.budget) {
                 self.stats.count_dropped(&dropped);
             }
         }
         let needed = Queued { bytes: bytes.len(), messages: 1 };
-        if self.make_place(state, needed) {
+        let has_place = self.make_place(lanes, lane, needed);
+        let state = &mut lanes[lane.index as usize];
+        if has_place {
             self.outbox(lane, state).push(Piece::droppable(bytes, message));
             return true;
         }
@@ -170,23 +185,24 @@ impl Queueing<'_> {
     }
 
     /// Charges the budget for more that is queued, once the bounds allow it: until then messages of rooms that drop make place.
-    fn make_place(&mut self, state: &mut LaneState, needed: Queued) -> bool {
+    fn make_place(&mut self, lanes: &mut Slab<LaneState>, lane: LaneId, needed: Queued) -> bool {
         loop {
+            let state = &lanes[lane.index as usize];
             let queued = state.outbox.as_ref().map_or_else(Queued::default, |outbox| outbox.queued());
-            if self.limits.allow(queued, needed) && self.budget.charge(needed.bytes) {
+            if self.limits.allow(queued, needed) && self.charge(lanes, lane, needed.bytes) {
                 return true;
             }
-            let Some(dropped) = state.outbox.as_mut().and_then(|outbox| outbox.drop_oldest(self.budget)) else {
-                return false;
-            };
+            let outbox = lanes[lane.index as usize].outbox.as_mut();
+            let Some(dropped) = outbox.and_then(|outbox| outbox.drop_oldest(self.budget)) else { return false };
             self.stats.count_dropped(&dropped);
         }
     }
 
     /// The lane's outbox. It is made, and the lane's owner told, when the first thing is queued.
-    fn outbox<'s>(&mut self, lane: LaneId, state: &'s mut LaneState) -> &'s mut Outbox {
+    pub(super) fn outbox<'s>(&mut self, lane: LaneId, state: &'s mut LaneState) -> &'s mut Outbox {
         if state.outbox.is_none() {
             self.events.push(LaneEvent::Blocked(lane));
+            self.blocked.list(lane, state);
         }
         state.outbox.get_or_insert_default()
     }

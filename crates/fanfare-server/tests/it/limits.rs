@@ -228,27 +228,25 @@ async fn queued_bytes_of_all_connections_stay_within_the_budget() {
     let mut healthy: Client = node.enter("a", "?format=text").await;
     let body = "x".repeat(16_000);
     let headers = [("Content-Type", "text/plain")];
-    let mut evicted = 0;
+    let mut evicted = 0.0;
     let mut peak = 0;
     for published in 0.. {
         assert!(published < 5_000, "nobody was evicted");
         let receipt = request(node.admin, "POST", "/api/publish?room=a", &headers, &body).await.json();
         assert_eq!(healthy.text().await.len(), body.len());
-        assert_eq!(
-            receipt["delivered"].as_u64().expect("a count") + receipt["evicted"].as_u64().expect("a count"),
-            5 - evicted
-        );
-        evicted += receipt["evicted"].as_u64().expect("a count");
+        // Who went to make place for another may have had this message queued before: then it was delivered, as far as could be said.
+        let spoken_of = receipt["delivered"].as_f64().expect("a count") + receipt["evicted"].as_f64().expect("a count");
+        assert_eq!(spoken_of, 5.0 - evicted);
+        evicted = node.metric("fanfare_evicted_total").await;
         let used = node.hub.budget().used();
         assert!(used <= BUDGET, "{used}");
         peak = peak.max(used);
-        if evicted == 4 {
+        if evicted == 4.0 {
             break;
         }
     }
     assert!(peak > 100_000, "more than one connection's bound was in use: {peak}");
     assert_eq!(node.metric("fanfare_outbox_bytes_max").await, BUDGET as f64);
-    assert_eq!(node.metric("fanfare_evicted_total").await, 4.0);
     for raw in &mut stalled {
         loop {
             let frame = raw.frame().await;

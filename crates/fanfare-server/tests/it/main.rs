@@ -4,6 +4,7 @@
 mod api;
 mod arrows;
 mod bounds;
+mod budget;
 mod closes;
 mod deflate;
 mod deploy;

@@ -1,0 +1,97 @@
+//! The process's budget: thousands that stop reading cost the node what the budget says, and the others nothing.
+
+use std::net::SocketAddr;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::process::Process;
+use crate::support::{Client, Raw, handshake, metric, request, wait_until, within};
+
+const MIB: usize = 1 << 20;
+
+/// What the process may take in all; its budget for queues is a quarter of it, as it would be by default.
+const MEMORY: usize = 256 * MIB;
+
+const STALLED: usize = 2_000;
+const HEALTHY: usize = 10;
+const MESSAGES: u64 = 40;
+
+/// Peak of the resident memory, bytes.
+fn peak(process: &Process) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("a living process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<usize>().ok()).expect("a number") * 1024
+}
+
+/// Readers that never read, connected some at a time.
+async fn stalled(clients: SocketAddr) -> Vec<Raw> {
+    let mut all = Vec::with_capacity(STALLED);
+    while all.len() < STALLED {
+        let mut some = JoinSet::new();
+        for _ in 0..50 {
+            some.spawn(Raw::stalled(clients, "/room/a"));
+        }
+        all.extend(some.join_all().await);
+    }
+    all
+}
+
+fn message(n: u64) -> Value {
+    json!({ "n": n, "pad": "x".repeat(65_000) })
+}
+
+#[test]
+fn two_thousand_that_stop_reading_neither_end_the_node_nor_cost_the_others_a_message() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("a higher limit");
+    let budget = (MEMORY / 4).to_string();
+    let variables = [
+        ("FANFARE_LIMITS__OUTBOX_TOTAL_BYTES_MAX", budget.as_str()),
+        // Who is stalled stays so for the whole test, and a line of the log for each would be long.
+        ("FANFARE_HEARTBEAT__WRITE_MS", "60000"),
+        ("FANFARE_LOG_LEVEL", "info,fanfare_edge::shard=warn"),
+    ];
+    let arguments = ["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "text"];
+    let mut process = Process::fanfare(&arguments, &variables);
+    let (clients, admin) = process.addresses();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _stalled = runtime.block_on(async {
+        let _stalled = stalled(clients).await;
+        let mut healthy = JoinSet::new();
+        for _ in 0..HEALTHY {
+            let mut client = Client::connect(clients, "/room/a").await;
+            healthy.spawn(async move {
+                for expected in 0..MESSAGES {
+                    assert_eq!(client.event("message").await["message"]["n"], expected);
+                }
+                client
+            });
+        }
+        let members = (STALLED + HEALTHY) as f64;
+        wait_until("all to be in", async || metric(admin, "fanfare_subscriptions").await == members).await;
+        for n in 0..MESSAGES {
+            let body = json!({"room": "a", "message": message(n)}).to_string();
+            let answer = request(admin, "POST", "/api/publish", &[], &body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert!(metric(admin, "fanfare_outbox_bytes").await <= (MEMORY / 4) as f64);
+        }
+        let readers = within("the healthy readers", healthy.join_all()).await;
+        assert_eq!(readers.len(), HEALTHY, "everybody else got everything");
+        let evicted = metric(admin, "fanfare_evicted_total").await;
+        assert!(evicted > 0.0 && evicted <= STALLED as f64, "{evicted}");
+
+        // The budget is still used up: who comes now is told to come back later, and who is in is served.
+        assert!(metric(admin, "fanfare_outbox_bytes").await > (MEMORY / 8 * 7 / 4) as f64);
+        let mut newcomer = Raw::open(clients).await;
+        newcomer.send(handshake("/room/a", clients, "").as_bytes()).await;
+        let refused = newcomer.answer().await;
+        refused.expect_problem(503, "outbox_total_bytes_max");
+        assert!(refused.header("retry-after").is_some());
+        _stalled
+    });
+    assert!(process.is_running());
+    let peak = peak(&process);
+    assert!(peak < MEMORY, "{} MiB were taken", peak / MIB);
+}
