@@ -421,6 +421,15 @@ impl<O> Registry<O> {
         true
     }
 
+    /// Sends a shard an order that has its place in the room's order: `order` is told where the stream stands there, and the number of
+    /// the last event before it.
+    pub fn mark(&self, room: &Room, shard: usize, order: impl FnOnce(Position, u64) -> O) {
+        let state = room.lock();
+        self.shards[shard].push_quietly(Item::Order(order(room.position(&state), state.seq)));
+        drop(state);
+        self.shards[shard].wake();
+    }
+
     /// Has the next sweep look at a room. A list that has grown long is swept at once, so that it is bounded between sweeps too.
     fn list_vacated(&self, room: &Arc<Room>) {
         let mut vacated = self.vacated.lock();

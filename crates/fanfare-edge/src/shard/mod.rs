@@ -4,6 +4,7 @@
 //! accept more, a bounded number; 4. take what came in at the intake and append it to the rooms' batches; 5. flush rooms, a bounded number
 //! of members; 6. see to deadlines. Between turns the runtime serves its tasks: HTTP.
 
+mod again;
 mod connection;
 mod crowd;
 mod end;

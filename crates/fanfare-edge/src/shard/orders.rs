@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::ShardLoop;
+use super::again::Again;
 use super::connection::{Connection, Phase};
 use super::heartbeat::{Beat, Heartbeat};
 use super::inspect::Inspection;
@@ -50,6 +51,9 @@ pub enum Order {
     /// Tell of connections.
     #[doc(hidden)]
     Inspect(Box<Inspection>),
+    /// Tell a member where its room's stream stands.
+    #[doc(hidden)]
+    Again(Box<Again>),
     /// End a connection.
     #[doc(hidden)]
     End {
@@ -125,6 +129,7 @@ impl ShardLoop {
             // Who asked may have gone.
             Item::Order(Order::Turn(told)) => _ = told.send(()),
             Item::Order(Order::Inspect(inspection)) => self.inspect(*inspection),
+            Item::Order(Order::Again(again)) => self.answer_again(*again),
             Item::Order(Order::End { lane, reason, told }) => {
                 let is_open = self.is_open(lane);
                 if is_open {

@@ -197,16 +197,10 @@ impl ShardLoop {
         }
     }
 
-    fn subscribe(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>, id: ReplyId<'_>) {
+    pub(super) fn subscribe(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>, id: ReplyId<'_>) {
         let max = self.settings.subscriptions_per_connection_max;
-        let is_member = self.member_room(lane, name);
-        if let Some(room) = is_member {
-            // Asking again is answered with where the stream stands; nothing else changes.
-            if let Some(position) = self.rooms.by_id(room).map(|room| room.info().position) {
-                let recovered = since.is_none_or(|since| since == position);
-                self.answer(lane, &Event::Subscribed { room: name, position, recovered, id });
-            }
-            return;
+        if let Some(room) = self.member_room(lane, name) {
+            return self.subscribe_again(lane, room, name, since, id);
         }
         if self.rooms_of(lane).len() >= max && !self.hub.lets_pass(Limit::Subscriptions) {
             let message = format!("this connection is in {max} rooms already; unsubscribe from one first");

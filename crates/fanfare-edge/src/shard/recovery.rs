@@ -66,6 +66,12 @@ impl Behind {
         self.rooms_of(lane).any(|id| id == room)
     }
 
+    /// How far the lane has been told what it missed of a room, which stands at `stands` now; `None` where it misses nothing.
+    pub(super) fn position(&self, lane: LaneId, room: RoomId, stands: Position) -> Option<Position> {
+        let told = self.by_lane.get(&lane)?.rooms.iter().find(|catch_up| catch_up.room.id() == room)?;
+        Some(Position { offset: told.after, ..stands })
+    }
+
     fn rooms_of(&self, lane: LaneId) -> impl Iterator<Item = RoomId> {
         let rooms = self.by_lane.get(&lane).into_iter().flat_map(|lagging| &lagging.rooms);
         rooms.map(|catch_up| catch_up.room.id())

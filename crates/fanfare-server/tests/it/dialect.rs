@@ -18,6 +18,32 @@ async fn welcomed(node: &TestNode) -> Client {
     client
 }
 
+#[tokio::test]
+async fn subscribing_again_is_answered_behind_the_messages_that_it_counts() {
+    let node = TestNode::dev("[namespaces.slow]\ncoalesce_ms = 1000");
+    let (mut one, mut other) = (welcomed(&node).await, welcomed(&node).await);
+    for client in [&mut one, &mut other] {
+        assert_eq!(client.subscribe("slow:a").await["offset"], 0);
+    }
+    // They wait to be sent together, and the room's only members are these.
+    for n in 1..=3 {
+        other.say(json!({"name": "publish", "room": "slow:a", "message": n})).await;
+    }
+    other.expect_nothing().await;
+    one.say(json!({"name": "subscribe", "room": "slow:a", "id": "again"})).await;
+    for n in 1..=3 {
+        assert_eq!(one.event("message").await["message"], n);
+    }
+    let again = one.event("subscribed").await;
+    assert_eq!((&again["offset"], &again["id"], &again["recovered"]), (&json!(3), &json!("again"), &json!(true)));
+    other.say(json!({"name": "publish", "room": "slow:a", "message": 4})).await;
+    // Nobody gets anything twice: who asked has had the first three.
+    for n in 1..=4 {
+        assert_eq!(other.event("message").await["message"], n);
+    }
+    assert_eq!(one.event("message").await["message"], 4);
+}
+
 /// The `message` of a message event as it was written, to the byte.
 fn raw_message(event: &str) -> &str {
     #[derive(Deserialize)]
