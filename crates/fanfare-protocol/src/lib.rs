@@ -13,6 +13,7 @@
 
 mod close;
 mod command;
+mod depth;
 mod dialect;
 mod event;
 mod limits;
@@ -23,6 +24,7 @@ pub mod wire;
 
 pub use close::{CloseCode, CloseReason};
 pub use command::{Action, ErrorCode, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PRESENCE_LIMIT_MAX, ReplyId, Target};
+pub use depth::{JSON_DEPTH_MAX, nests_deeper};
 pub use dialect::{Dialect, VARIANTS, Variant, WIRE_FORMS, WireForm, sse};
 pub use event::{Event, HistoryPage, Past, Position, Published, RoomEvent};
 pub use limits::{HeartbeatLimits, MessageLimits};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fanfare_fanout::{Delivery, LaneId, Receipt};
 use fanfare_guard::{Finding, Ruling};
-use fanfare_protocol::{Payload, PayloadRef, Position, RoomName, UserName};
+use fanfare_protocol::{JSON_DEPTH_MAX, Payload, PayloadRef, Position, RoomName, UserName, nests_deeper};
 use fanfare_registry::PublishError;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
@@ -236,6 +236,13 @@ fn check_size_and_room(hub: &Hub, room: &str, payload: PayloadRef<'_>) -> Result
     let max = hub.settings().messages.message_bytes_max;
     if payload.len() > max {
         return Err(too_large(max));
+    }
+    // The event has an object around it.
+    if let PayloadRef::Json(json) = payload
+        && nests_deeper(json, JSON_DEPTH_MAX - 1)
+    {
+        let detail = format!("the message nests more than {} levels deep", JSON_DEPTH_MAX - 1);
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too_deep", detail));
     }
     parse_room(room)
 }

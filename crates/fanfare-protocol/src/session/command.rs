@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::command::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PRESENCE_LIMIT_MAX};
+use crate::depth::{JSON_DEPTH_MAX, nests_deeper};
 use crate::event::valid_id;
 use crate::{Action, ErrorCode, PayloadRef, Position, ReplyId, RoomName, Target};
 
@@ -61,7 +62,12 @@ impl<'a> Fields<'a> {
         if !text.trim_ascii_start().starts_with('{') {
             return bad_message("a message must be one JSON object, like {\"name\":\"ping\"}");
         }
-        serde_json::from_str(text).or_else(|error| bad_message(format!("the message is not JSON: {error}")))
+        let fields =
+            serde_json::from_str(text).or_else(|error| bad_message(format!("the message is not JSON: {error}")))?;
+        if nests_deeper(text, JSON_DEPTH_MAX) {
+            return bad_message(format!("the message nests more than {JSON_DEPTH_MAX} levels deep"));
+        }
+        Ok(fields)
     }
 
     fn action(&self, own: Option<&RoomName>) -> Result<Action<'a>, Refusal> {

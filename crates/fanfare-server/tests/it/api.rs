@@ -663,3 +663,18 @@ async fn a_caller_that_hangs_up_leaves_nothing_half_done() {
     assert!((0..20).step_by(2).all(|n| heard.contains(&n)), "what was answered was published: {heard:?}");
     node.wait_for_metric("fanfare_delivered_total", heard.len() as f64).await;
 }
+
+#[tokio::test]
+async fn a_message_that_nests_deeper_than_a_command_may_is_refused_by_both_doors() {
+    let node = TestNode::dev("");
+    let mut client = node.connect("/room/a").await;
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let body = |levels| format!(r#"{{"room": "a", "message": {}}}"#, nested(levels));
+    request(node.admin, "POST", "/api/publish", &[], &body(100)).await.expect_problem(422, "too_deep");
+    request(node.admin, "POST", "/api/publish", &[], &body(30_000)).await.expect_problem(422, "too_deep");
+    client.send(format!(r#"{{"name":"publish","message":{}}}"#, nested(100))).await;
+    assert_eq!(client.event("error").await["code"], "bad_message");
+    // As deep as it may be it goes through, and a parser with the usual bound reads the event.
+    assert_eq!(request(node.admin, "POST", "/api/publish", &[], &body(99)).await.status, 200);
+    assert!(client.event("message").await["message"].is_array());
+}
