@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use fanfare_guard::TokenError;
 use fanfare_protocol::CloseReason;
+use fanfare_protocol::wire::Squeezed;
 
 /// Labels of [`Counters::handshakes`].
 pub const HANDSHAKE_RESULTS: [&str; 6] = ["accepted", "malformed", "origin", "bad_room", "failed", "refused"];
@@ -68,6 +69,10 @@ pub struct Counters {
     pub received: AtomicU64,
     /// Publications told to connections that came back.
     pub replayed: AtomicU64,
+    /// Messages that were compressed.
+    pub deflated: Compressed,
+    /// Compressed messages received.
+    pub inflated: Compressed,
     /// Errors of `accept`.
     pub accept_errors: AtomicU64,
     /// Sockets refused at the door.
@@ -76,6 +81,26 @@ pub struct Counters {
     pub tls: [AtomicU64; TLS_RESULTS.len()],
     /// What proxies said, in the order of [`VIA_PROXY`].
     pub via: [AtomicU64; VIA_PROXY.len()],
+}
+
+/// Messages in both forms.
+#[derive(Debug, Default)]
+pub struct Compressed {
+    /// How many.
+    pub messages: AtomicU64,
+    /// Their bytes as they are.
+    pub plain_bytes: AtomicU64,
+    /// Their bytes as they are on the wire.
+    pub deflated_bytes: AtomicU64,
+}
+
+impl Compressed {
+    pub(crate) fn count(&self, squeezed: Squeezed) {
+        let Squeezed { messages, plain_bytes, deflated_bytes } = squeezed;
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+        self.plain_bytes.fetch_add(plain_bytes, Ordering::Relaxed);
+        self.deflated_bytes.fetch_add(deflated_bytes, Ordering::Relaxed);
+    }
 }
 
 impl Counters {

@@ -44,7 +44,7 @@ mod trusted;
 mod upgrade;
 
 pub use address::Address;
-pub use counters::{Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
+pub use counters::{Compressed, Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
 pub use drain::{Drain, DrainPlan};
 pub use forwarded::ForwardedHeader;
 pub use hub::{Hub, MetricsPage, MetricsText};

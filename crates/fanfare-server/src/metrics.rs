@@ -1,12 +1,12 @@
 //! The metrics page: counters kept where the counting is done, read at each scrape.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use fanfare_edge::{
-    HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText, OBSERVED_LIMITS, TLS_RESULTS,
-    VIA_PROXY,
+    Compressed, Counters, HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText,
+    OBSERVED_LIMITS, TLS_RESULTS, VIA_PROXY,
 };
 use fanfare_fanout::{LATENCY_BOUNDS_US, Slow};
 use fanfare_guard::{Cause, TokenError, words::WordList};
@@ -98,6 +98,7 @@ impl Writer<'_> {
         )?;
         self.counter("published", "Publications accepted", rooms.published.load(Ordering::Relaxed))?;
         self.counter("received", "Messages received from clients", counters.received.load(Ordering::Relaxed))?;
+        self.compressed(hub)?;
         let delivered = all_shards(|shard| shard.delivered.load(Ordering::Relaxed));
         self.counter("delivered", "Publications written to or queued for a subscriber", delivered)?;
         let dropped = |slow: Slow| hub.shard_stats().iter().map(|shard| shard.dropped(slow)).sum();
@@ -177,6 +178,20 @@ impl Writer<'_> {
             ConstCounter::new(count).encode(family.encode_family(&[(label, value)])?)?;
         }
         Ok(())
+    }
+
+    fn compressed(&mut self, hub: &Hub) -> fmt::Result {
+        let Counters { deflated, inflated, .. } = hub.counters();
+        let sides = [("sent", deflated), ("received", inflated)];
+        let of = |count: fn(&Compressed) -> &AtomicU64| {
+            sides.map(|(side, sums)| (side, count(sums).load(Ordering::Relaxed)))
+        };
+        let help = "Messages compressed, once for all they go to, and compressed messages received";
+        self.labelled("compressed_messages", help, "side", &of(|sums| &sums.messages))?;
+        let help = "Bytes of these messages before they were compressed";
+        self.labelled("compressed_plain_bytes", help, "side", &of(|sums| &sums.plain_bytes))?;
+        let help = "Bytes of these messages as they are on the wire";
+        self.labelled("compressed_wire_bytes", help, "side", &of(|sums| &sums.deflated_bytes))
     }
 
     fn histories(&mut self, hub: &Hub) -> fmt::Result {

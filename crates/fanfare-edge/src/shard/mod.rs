@@ -344,6 +344,10 @@ impl ShardLoop {
     }
 
     fn after_flush(&mut self) {
+        let squeezed = self.fanout.tools().take_squeezed();
+        if squeezed.messages > 0 {
+            self.hub.counters().deflated.count(squeezed);
+        }
         let released = self.fanout.take_released();
         if released.items > 0 {
             self.intake.release(released.items, released.bytes);

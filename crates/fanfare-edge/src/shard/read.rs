@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanfare_fanout::{Lane, LaneId};
-use fanfare_protocol::wire::{Agreement, Decoder, Deflated, Input, Message, Opcode, frame};
+use fanfare_protocol::wire::{Agreement, Decoder, Deflated, Input, Message, Opcode, Squeezed, frame};
 use fanfare_protocol::{Action, CloseReason, Dialect, sse};
 
 use super::connection::Phase;
@@ -186,9 +186,12 @@ impl ShardLoop {
             Some(_) | None => None,
         };
         let mut inflater = std::mem::take(&mut self.inflater);
+        let deflated_bytes = deflated.len() as u64;
         match inflater.message(deflated, history, &limits) {
             Ok(message) => {
                 self.inflated_bytes += message.len();
+                let plain_bytes = message.len() as u64;
+                self.hub.counters().inflated.count(Squeezed { messages: 1, plain_bytes, deflated_bytes });
                 self.on_message(lane, message);
             }
             Err(reason) => self.fail(lane, reason),

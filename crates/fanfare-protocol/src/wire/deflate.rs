@@ -34,6 +34,17 @@ impl Default for DeflaterSettings {
     }
 }
 
+/// What compression has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Squeezed {
+    /// Messages that became shorter.
+    pub messages: u64,
+    /// Bytes they had.
+    pub plain_bytes: u64,
+    /// Bytes they have.
+    pub deflated_bytes: u64,
+}
+
 /// Compresses one message after the other. One serves a whole thread: a compressor takes some 300 KiB.
 #[derive(Default)]
 pub struct Deflater {
@@ -43,6 +54,7 @@ pub struct Deflater {
     compressed: Vec<u8>,
     plain: Vec<u8>,
     messages: u64,
+    squeezed: Squeezed,
 }
 
 impl fmt::Debug for Deflater {
@@ -64,9 +76,18 @@ impl Deflater {
         self.messages
     }
 
+    /// What it has made shorter since the last call.
+    #[must_use]
+    pub fn take_squeezed(&mut self) -> Squeezed {
+        std::mem::take(&mut self.squeezed)
+    }
+
     /// Appends a whole final frame: compressed where that makes it shorter, else as it is (RFC 7692 section 6 allows both).
     pub fn frame(&mut self, opcode: Opcode, payload: &[u8], window: Window, out: &mut Vec<u8>) {
         let Some(length) = self.compress(opcode, payload, window) else { return frame(opcode, payload, out) };
+        self.squeezed.messages += 1;
+        self.squeezed.plain_bytes += payload.len() as u64;
+        self.squeezed.deflated_bytes += length as u64;
         deflated_frame_header(opcode, length, out);
         out.extend_from_slice(&self.compressed[..length]);
         self.release();

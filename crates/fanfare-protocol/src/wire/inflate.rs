@@ -29,6 +29,20 @@ pub struct Deflated<'a> {
     pub(super) payload: &'a [u8],
 }
 
+impl Deflated<'_> {
+    /// Bytes it came in.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// True for one without a byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.payload.is_empty()
+    }
+}
+
 /// The end of what a connection has sent in compressed messages, at most 32 KiB: what the next one may refer to where the
 /// context is taken over.
 #[derive(Debug, Default)]

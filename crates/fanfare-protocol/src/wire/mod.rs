@@ -8,7 +8,7 @@ mod extension;
 mod inflate;
 
 pub use decode::{Decoder, Input, Message};
-pub use deflate::{DEFLATE_BYTES_MAX, Deflater, DeflaterSettings};
+pub use deflate::{DEFLATE_BYTES_MAX, Deflater, DeflaterSettings, Squeezed};
 pub use encode::{FRAME_HEADER_BYTES_MAX, Opcode, close_frame, frame, frame_header};
 pub(crate) use encode::{Framed, frame_with, split_frame};
 pub use extension::{Accepted, Agreement, DeflateTerms, MalformedExtensions, Window, negotiate};

@@ -282,3 +282,62 @@ async fn a_publication_reaches_everybody_each_as_agreed() {
         assert_eq!(serde_json::from_str::<Value>(raw.frame().await.text()).expect("JSON"), message);
     }
 }
+
+#[tokio::test]
+async fn what_compression_saves_is_counted_once_for_all() {
+    let node = TestNode::dev(ON);
+    let mut listeners = Vec::new();
+    for _ in 0..3 {
+        listeners.push(agreed(&node, "/room/a", "permessage-deflate").await);
+    }
+    wait_until("all to be in the room", async || node.occupancy("a") == 3).await;
+    let command = json!({"name": "publish", "message": "How do you do? ".repeat(100)}).to_string();
+    let compressed = deflate(command.as_bytes());
+    listeners[0].send(&frame(DEFLATED_TEXT, &compressed)).await;
+    let mut wire = 0;
+    let mut plain = 0;
+    for listener in &mut listeners {
+        let told = listener.frame().await;
+        assert_eq!(told.first, DEFLATED_TEXT);
+        (wire, plain) = (told.payload.len(), inflate(&told.payload).len());
+    }
+    for (sample, value) in [
+        ("messages_total{side=\"received\"}", 1),
+        ("plain_bytes_total{side=\"received\"}", command.len()),
+        ("wire_bytes_total{side=\"received\"}", compressed.len()),
+        ("messages_total{side=\"sent\"}", 1),
+        ("plain_bytes_total{side=\"sent\"}", plain),
+        ("wire_bytes_total{side=\"sent\"}", wire),
+    ] {
+        node.wait_for_metric(&format!("fanfare_compressed_{sample}"), value as f64).await;
+    }
+}
+
+#[tokio::test]
+async fn who_sends_little_that_inflates_to_much_keeps_nobody_waiting() {
+    const MESSAGES: usize = 1_200;
+    let node = TestNode::dev("shards = 1");
+    let mut bomber = agreed(&node, "/ws", "permessage-deflate").await;
+    let mut listener = node.enter("a", "").await;
+    // Each is a hundred bytes or two on the wire and almost the longest message there may be. Fields that nobody knows are passed over.
+    let padding = "x".repeat(65_000);
+    let command = json!({"name": "publish", "room": "a", "message": 1, "padding": padding}).to_string();
+    let bytes = frame(DEFLATED_TEXT, &deflate(command.as_bytes())).repeat(MESSAGES);
+    let bomb = tokio::spawn(async move {
+        bomber.send(&bytes).await;
+        bomber
+    });
+    // Asks, and asks again when it is answered, as long as messages come.
+    let (mut told, mut answers) = (0, 0);
+    while told < MESSAGES {
+        let event = listener.json().await;
+        let is_answer = event["name"] == "pong";
+        (told, answers) = if is_answer { (told, answers + 1) } else { (told + 1, answers) };
+        if is_answer || told == 1 {
+            listener.say(json!({"name": "ping"})).await;
+        }
+    }
+    // Were one read done with in one go, there would be as many turns as reads: three or four.
+    assert!(answers > 20, "{answers} answers while {MESSAGES} messages were inflated");
+    drop(bomb.await.expect("all was sent"));
+}
