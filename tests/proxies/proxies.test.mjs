@@ -80,6 +80,7 @@ function publish(port, room, text) {
   });
 }
 
+const HISTORY = '[namespaces.default]\nhistory_size = 5000';
 const PROXIES = ['haproxy', 'nginx'];
 /** The timeouts of 75 s, so many of them in each file, as `seconds`. */
 const timeouts = (proxy, seconds) => [['75s', `${seconds}s`, { haproxy: 3, nginx: 2 }[proxy]]];
@@ -116,6 +117,27 @@ for (const proxy of PROXIES) {
     await alive.until('three times the timeout', () => alive.pings >= 9);
     alive.command({ name: 'ping', id: 7 });
     await alive.event('pong', { id: 7 });
+  });
+
+  through(`${proxy}: events go out as they come, and an idle stream outlives the proxy's timeouts`, async () => {
+    const gateway = await programs.gateway('gateway', { config: `[heartbeat]\nping_ms = 700\npong_ms = 700\n${HISTORY}` });
+    const { port } = await programs[proxy]([gateway], { replacements: timeouts(proxy, 2) });
+    const controller = new AbortController();
+    const response = await fetch(`http://127.0.0.1:${port}/room/feed/sse`, { signal: controller.signal });
+    assert.match(response.headers.get('content-type'), /^text\/event-stream/);
+    let text = '', ended = false;
+    (async () => {
+      for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) text += chunk;
+      ended = true;
+    })().catch(() => { ended = true; });
+    for (const round of [1, 2]) {
+      assert.equal((await publish(gateway.admin, 'feed', `event ${round}`)).status, 200);
+      // A proxy that buffers would hold so small an event back until the stream ends.
+      await until(`event ${round} is here`, () => text.includes(`event ${round}`), 1_000);
+      if (round === 1) await new Promise((done) => setTimeout(done, 5_000));
+    }
+    assert.equal(ended, false);
+    controller.abort();
   });
 
   through(`${proxy}: an idle connection outlives the timeouts as they are shipped`, async () => {
@@ -232,8 +254,6 @@ async function load(haproxy, admin, seconds, returns_min) {
     },
   };
 }
-
-const HISTORY = '[namespaces.default]\nhistory_size = 5000';
 
 through('haproxy: two nodes are restarted in turn under load: every gap is announced, nothing is unexplained', async () => {
   const config = `${DRAIN}\n${HISTORY}`.replace('grace_ms = 1500', 'grace_ms = 600').replace('window_ms = 1500', 'window_ms = 1000');
