@@ -12,12 +12,15 @@ use fanfare_protocol::{CloseReason, HistoryPage, Past, PayloadRef, RoomName};
 use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions, Users};
 use tokio::sync::oneshot;
 
+use tokio::sync::Notify;
+
 use crate::drain::DrainPlan;
 use crate::gate::Gate;
 use crate::idempotency::Idempotency;
 use crate::ledger::{Closed, Ledger};
 use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::observed::Limit;
+use crate::reload::Reloads;
 use crate::shard::Order;
 use crate::{Counters, Drain, HeldQueue, ModerationStats, RevocationList, Settings, WouldReject};
 
@@ -59,6 +62,9 @@ pub struct Hub {
     handshakes: Box<[AtomicUsize]>,
     gate: Arc<Gate>,
     drain: Drain,
+    reloads: Reloads,
+    /// Told whenever settings are replaced.
+    replaced: Notify,
     metrics: MetricsPage,
     started: Instant,
 }
@@ -89,6 +95,8 @@ impl Hub {
             held: HeldQueue::new(settings.held_max),
             revocations: RevocationList::new(settings.revocations_max),
             drain: Drain::default(),
+            reloads: Reloads::default(),
+            replaced: Notify::new(),
             started: Instant::now(),
             metrics,
             settings: ArcSwap::from_pointee(settings),
@@ -118,8 +126,21 @@ impl Hub {
     pub fn replace_settings(&self, settings: &Settings) {
         let settings = self.settings.load().reloaded(settings);
         self.gate.set_limits(settings.gate_limits());
+        self.registry.set_rooms_max(settings.registry.rooms_max, settings.observes);
         self.settings.store(Arc::new(settings));
         self.settings_version.fetch_add(1, Ordering::Release);
+        self.replaced.notify_waiters();
+    }
+
+    /// Done once settings are replaced after this call.
+    pub fn settings_replaced(&self) -> impl Future<Output = ()> {
+        self.replaced.notified()
+    }
+
+    /// Reading the configuration again.
+    #[must_use]
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
     }
 
     /// Looks for another certificate where the present one came from, and shows it to those who come from here on. `false`: there is none.

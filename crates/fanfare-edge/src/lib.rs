@@ -33,6 +33,7 @@ mod prefixed;
 mod problem;
 mod proxied;
 mod query;
+mod reload;
 mod revoked;
 mod settings;
 mod shard;
@@ -51,6 +52,7 @@ pub use hub::{Hub, MetricsPage, MetricsText};
 pub use listener::{Bound, FileMode, Listeners, Spare};
 pub use moderation::{HELD_OUTCOMES, HeldQueue, MODERATION_ACTIONS, ModerationStats};
 pub use observed::{OBSERVED_LIMITS, WouldReject};
+pub use reload::{ConfigReader, ConfigVersion, Reloaded, Reloads, Reread};
 pub use revoked::RevocationList;
 pub use settings::{
     ApiSettings, CompressionSettings, DrainSettings, Page, ProxyProtocol, ProxySettings, Script, SendPath, Settings,

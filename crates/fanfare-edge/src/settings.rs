@@ -139,6 +139,7 @@ impl Settings {
             messages: new.messages,
             outbox: new.outbox,
             heartbeat: new.heartbeat,
+            registry: RegistryLimits { rooms_max: new.registry.rooms_max, ..self.registry },
             connections_max: new.connections_max,
             connections_per_ip_max: new.connections_per_ip_max,
             handshake: new.handshake,

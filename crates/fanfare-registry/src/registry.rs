@@ -4,7 +4,7 @@ mod recovery;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanfare_fanout::{Delivery, Intake, LaneId, Receipt, RoomId};
@@ -139,6 +139,9 @@ pub struct Registry<O> {
     rooms: Directory,
     shards: Box<[Arc<Intake<Item<O>>>]>,
     limits: RegistryLimits,
+    /// Those of the limits that may change.
+    rooms_max: AtomicUsize,
+    observes: AtomicBool,
     stats: RegistryStats,
     ids: AtomicU64,
     epoch_seed: u64,
@@ -155,12 +158,20 @@ impl<O> Registry<O> {
             rooms: Directory::default(),
             shards: shards.into(),
             limits,
+            rooms_max: AtomicUsize::new(limits.rooms_max),
+            observes: AtomicBool::new(limits.observes),
             stats: RegistryStats::default(),
             ids: AtomicU64::new(1),
             epoch_seed,
             vacated: Mutex::new(Vec::new()),
             keeping: Keeping::new(limits.history_bytes_max),
         }
+    }
+
+    /// Another bound on rooms from here on, and whether it is only observed. Rooms beyond it stay.
+    pub fn set_rooms_max(&self, rooms_max: usize, observes: bool) {
+        self.rooms_max.store(rooms_max, Ordering::Relaxed);
+        self.observes.store(observes, Ordering::Relaxed);
     }
 
     /// Bytes of all histories together, and how many there may be.
@@ -460,12 +471,12 @@ impl<O> Registry<O> {
     /// The room of this name, made if there is none. `None` at the bound on rooms, when no other can make place.
     fn room(&self, name: &RoomName, options: RoomOptions, now: Duration) -> Option<Arc<Room>> {
         loop {
-            let room = self.try_room(name, options, now, self.limits.rooms_max);
+            let room = self.try_room(name, options, now, self.rooms_max.load(Ordering::Relaxed));
             if room.is_some() {
                 return room;
             }
             if !self.evict_idle(name) {
-                return self.limits.observes.then(|| self.room_beyond(name, options, now)).flatten();
+                return self.observes.load(Ordering::Relaxed).then(|| self.room_beyond(name, options, now)).flatten();
             }
         }
     }

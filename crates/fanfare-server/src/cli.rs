@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Address, Config, ConfigError, ConfigFile, Environment, Flags, LogFormat};
+use crate::config::{Address, Config, ConfigError, ConfigFile, Environment, Flags, LogFormat, Problem};
 use crate::log::{self, LogGuard};
+use crate::reload::ConfigSource;
 
 /// A WebSocket publish/subscribe gateway: connections in front, your backends behind, one HTTP call to publish.
 #[derive(Debug, Parser)]
@@ -292,24 +293,32 @@ impl ServeArgs {
     }
 }
 
-/// Starts the log, says which configuration holds, and runs `program` with it.
+/// Starts the log, says which configuration holds, and runs `program` with it. `configuration` reads it, now and whenever it is reloaded.
 ///
 /// # Errors
 /// Those of the configuration, before anything has started, and those of `program`.
 pub fn start(
-    configuration: Result<(Config, Option<ConfigFile>), ConfigError>,
-    program: impl FnOnce(&Config) -> anyhow::Result<()>,
+    configuration: impl Fn() -> Result<(Config, Option<ConfigFile>), ConfigError> + Send + Sync + 'static,
+    program: impl FnOnce(&Config, ConfigSource) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (config, file) = configuration?;
+    let (config, file) = configuration()?;
     // Dropped last: what the log still holds back is written however the program ends.
     let _log: LogGuard = log::start(config.log, &config.log_level)?;
-    if let Some(file) = file {
+    if let Some(file) = &file {
         tracing::info!("configuration read from {}", file.name());
     }
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    program(&config)
+    let had_file = file.is_some();
+    let source = Box::new(move || match configuration()? {
+        // A file that has gone is no wish for the defaults.
+        (_, None) if had_file => {
+            Err(ConfigError::new(vec![Problem::unplaced(format!("{} is not there any more", ConfigFile::DEFAULT))]))
+        }
+        (config, _) => Ok(config),
+    });
+    program(&config, source)
 }
 
 /// Runs a client command to its end on this thread.

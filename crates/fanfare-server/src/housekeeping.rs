@@ -1,5 +1,6 @@
 //! What a node does by itself: reaping vacant rooms, telling the time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use fanfare_edge::Hub;
 use fanfare_protocol::Payload;
 use fanfare_registry::Draft;
+use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
@@ -14,12 +16,31 @@ use tracing::{debug, info, warn};
 pub(crate) fn start(hub: &Arc<Hub>, reap: Duration) {
     tokio::task::spawn_local(reap_rooms(hub.clone(), reap));
     tokio::task::spawn_local(renew_certificate(hub.clone()));
-    let mut periods: Vec<u64> =
-        hub.settings().namespaces.iter().map(|(_, policy)| policy.ticker_ms).filter(|&ms| ms > 0).collect();
-    periods.sort_unstable();
-    periods.dedup();
-    for period in periods {
-        tokio::task::spawn_local(tell_time(hub.clone(), period));
+    tokio::task::spawn_local(tell_times(hub.clone()));
+}
+
+/// Runs a ticker for each period that some namespace has, also after a reload.
+async fn tell_times(hub: Arc<Hub>) {
+    let mut telling: BTreeMap<u64, AbortHandle> = BTreeMap::new();
+    loop {
+        // Before they are looked at, so that none that come meanwhile are missed.
+        let replaced = hub.settings_replaced();
+        let settings = hub.settings();
+        let periods: BTreeSet<u64> =
+            settings.namespaces.iter().map(|(_, policy)| policy.ticker_ms).filter(|&ms| ms > 0).collect();
+        drop(settings);
+        telling.retain(|period, ticker| {
+            let is_wanted = periods.contains(period);
+            if !is_wanted {
+                ticker.abort();
+            }
+            is_wanted
+        });
+        for period in periods {
+            let tell = || tokio::task::spawn_local(tell_time(hub.clone(), period)).abort_handle();
+            telling.entry(period).or_insert_with(tell);
+        }
+        replaced.await;
     }
 }
 

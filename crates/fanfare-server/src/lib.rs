@@ -15,4 +15,5 @@ pub mod log;
 mod metrics;
 pub mod node;
 mod page;
+pub mod reload;
 pub mod systemd;

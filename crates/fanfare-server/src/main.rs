@@ -29,11 +29,11 @@ fn main() -> ExitCode {
         }),
         Command::Train(args) => commands::train::run(&args),
         Command::Version => commands::version::run(),
-        Command::Dev(args) => cli::start(args.configuration(), commands::dev::run),
+        Command::Dev(args) => cli::start(move || args.configuration(), commands::dev::run),
         Command::Serve(args) => {
             // Before there are other threads: the variables that name them are taken away.
             let inherited = Inherited::from_environment();
-            cli::start(args.configuration(), |config| commands::serve::run(config, inherited?))
+            cli::start(move || args.configuration(), |config, source| commands::serve::run(config, source, inherited?))
         }
     })
 }

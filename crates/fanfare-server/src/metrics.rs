@@ -147,6 +147,7 @@ impl Writer<'_> {
         self.publish_to_write(hub)?;
         self.moderation(hub)?;
         self.gauge("ready", "1 until the node leaves service", i64::from(!hub.drain().has_begun()))?;
+        self.configuration(hub)?;
         self.build_info(hub.settings().send_path.as_str())
     }
 
@@ -249,6 +250,17 @@ impl Writer<'_> {
         let help = "What moderation knows: the files by the beginning of their SHA-256";
         let mut family = self.encoder.encode_descriptor("moderation_info", help, None, gauge.metric_type())?;
         gauge.encode(family.encode_family(&labels)?)
+    }
+
+    fn configuration(&mut self, hub: &Hub) -> fmt::Result {
+        let version = hub.reloads().version();
+        let gauge = ConstGauge::new(version.version as i64);
+        let help = "How often the running configuration has changed, from 1 on; the digest tells configurations apart";
+        let mut family = self.encoder.encode_descriptor("config_version", help, None, gauge.metric_type())?;
+        gauge.encode(family.encode_family(&[("digest", version.digest.as_str())])?)?;
+        let [taken, refused] = hub.reloads().counts();
+        let results = [("ok", taken), ("refused", refused)];
+        self.labelled("config_reloads", "Reloads of the configuration, by result", "result", &results)
     }
 
     fn build_info(&mut self, send_path: &str) -> fmt::Result {

@@ -22,7 +22,8 @@ use tracing::{info, warn};
 use crate::config::{Config, SendChoice};
 use crate::handover::{Handover, Predecessor};
 use crate::inherited::Inherited;
-use crate::{housekeeping, metrics, page};
+use crate::reload::ConfigSource;
+use crate::{housekeeping, metrics, page, reload};
 
 /// A running gateway. Dropping it does not stop it: call [`Node::run`].
 pub struct Node {
@@ -86,6 +87,11 @@ impl Node {
             info!("a successor may take the listeners over at {}", path.display());
         }
         Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, handover })
+    }
+
+    /// Lets the node, which was started with `config`, read its configuration again: by `POST /api/reload` and [`Hub::reload`].
+    pub fn reload_from(&self, config: &Config, source: ConfigSource) {
+        reload::attach(&self.hub, config.clone(), self.hub.settings().send_path, source);
     }
 
     /// Where clients connect, with the port the system chose.
@@ -315,7 +321,7 @@ fn send_path(choice: SendChoice) -> anyhow::Result<SendPath> {
     }
 }
 
-fn settings(config: &Config, send_path: SendPath) -> Settings {
+pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
     let limits = &config.limits;
     Settings {
         node: config.node.clone(),

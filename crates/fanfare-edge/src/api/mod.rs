@@ -6,6 +6,7 @@ mod connections;
 mod drain;
 mod held;
 mod publish;
+mod reload;
 mod revoke;
 mod rooms;
 mod route;
@@ -30,6 +31,7 @@ const TABLES: &[&[Route]] = &[
     users::ROUTES,
     closes::ROUTES,
     drain::ROUTES,
+    reload::ROUTES,
     held::ROUTES,
     revoke::ROUTES,
 ];

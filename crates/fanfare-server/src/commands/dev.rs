@@ -8,6 +8,7 @@ use fanfare_guard::{Claims, NumericDate, RoomRight, TokenKeys};
 use crate::cli;
 use crate::config::Config;
 use crate::inherited::Inherited;
+use crate::reload::ConfigSource;
 
 use super::serve::until_signalled;
 use super::token::now;
@@ -16,7 +17,7 @@ use super::token::now;
 ///
 /// # Errors
 /// When it cannot start, or a shard failed.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+pub fn run(config: &Config, source: ConfigSource) -> anyhow::Result<()> {
     let mut config = config.clone();
     if config.tokens.is_empty() {
         // A key of this run: its tokens end with it.
@@ -26,7 +27,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     }
     // Public keys alone check tokens but mint none.
     let token = config.tokens.mint(&claims(now())).ok();
-    until_signalled(&config, Inherited::default(), |node| {
+    until_signalled(&config, Inherited::default(), source, |node| {
         Ok(cli::print(&greeting(node.clients(), node.admin(), token.as_deref()))?)
     })
 }

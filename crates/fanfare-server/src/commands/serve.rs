@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::inherited::Inherited;
 use crate::node::Node;
+use crate::reload::ConfigSource;
 use crate::systemd;
 
 /// Runs the gateway, on the listeners that were opened for it where there are some, until it is told to leave (SIGTERM or SIGINT); each
@@ -13,14 +14,16 @@ use crate::systemd;
 ///
 /// # Errors
 /// When it cannot start, or a shard failed.
-pub fn run(config: &Config, inherited: Inherited) -> anyhow::Result<()> {
-    until_signalled(&fit_descriptors(config), inherited, |_| Ok(()))
+pub fn run(config: &Config, source: ConfigSource, inherited: Inherited) -> anyhow::Result<()> {
+    let source = Box::new(move || source().map(|config| fit_descriptors(&config)));
+    until_signalled(&fit_descriptors(config), inherited, source, |_| Ok(()))
 }
 
-/// Starts a node, tells `greet` of it, and runs it until signals end it.
+/// Starts a node, tells `greet` of it, and runs it until signals end it. SIGHUP reads the configuration again.
 pub(super) fn until_signalled(
     config: &Config,
     inherited: Inherited,
+    source: ConfigSource,
     greet: impl FnOnce(&Node) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -28,11 +31,21 @@ pub(super) fn until_signalled(
         // Before the node: from its first connection on it must not be ended without a drain.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let node = Node::start_with(config, inherited)?;
+        node.reload_from(config, source);
         greet(&node)?;
         systemd::ready();
         tokio::spawn(systemd::keep_watch(node.hub().clone()));
         tokio::spawn(systemd::tell_stopping(node.hub().clone()));
+        let hub = node.hub().clone();
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                let hub = hub.clone();
+                // It logs what came of it. One that panicked has been told on stderr.
+                let _ = tokio::task::spawn_blocking(move || hub.reload()).await;
+            }
+        });
         let (tell, signals) = mpsc::channel(SIGNALS_MAX);
         tokio::spawn(async move {
             loop {

@@ -6,6 +6,7 @@
 //! configuration, so tests hand in what they want.
 
 mod ceiling;
+mod changes;
 mod door;
 mod history;
 mod layer;
@@ -118,7 +119,7 @@ impl Problem {
         Self { origin: Some(origin), text }
     }
 
-    fn unplaced(text: String) -> Self {
+    pub(crate) fn unplaced(text: String) -> Self {
         Self { origin: None, text }
     }
 }
@@ -139,7 +140,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(mut problems: Vec<Problem>) -> Self {
         debug_assert!(!problems.is_empty(), "an error has a reason");
         problems.sort();
         Self { problems }

@@ -21,7 +21,7 @@ pub(crate) trait Section {
 }
 
 /// One key of a section, as the reference page and the checks over all keys see it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Key {
     /// Name within its section.
     pub(crate) name: &'static str,
@@ -29,6 +29,8 @@ pub(crate) struct Key {
     pub(crate) kind: &'static str,
     /// Its value as TOML; secrets are masked.
     pub(crate) value: String,
+    /// The same, secrets as they are: for comparing, never for showing.
+    pub(crate) exact: String,
     /// Who gave the value.
     pub(crate) origin: Origin,
     /// What it does; lines end with `\n`.
@@ -67,6 +69,7 @@ macro_rules! section {
                     name: stringify!($key),
                     kind: <$type as Value>::KIND,
                     value: self.$key.value.render(),
+                    exact: self.$key.value.exact(),
                     origin: self.$key.origin.clone(),
                     doc: concat!($($doc, "\n"),+),
                 }, )+ ]

@@ -15,6 +15,7 @@ use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::changes::Configured;
 use super::machine::Machine;
 use super::raw::{
     self, Compress, DEFAULT_NAMESPACE, LogFormat, Mode, NAMESPACES, Namespace, Raw, SendChoice, Who, key_path,
@@ -111,6 +112,8 @@ pub struct Config {
     pub log_level: String,
     /// Memory this process may use, bytes: the machine's or its control group's.
     pub memory_bytes: u64,
+    /// Every key as it was configured, to compare with another configuration.
+    pub(crate) configured: Configured,
 }
 
 /// Limits at the door. `None`: off.
@@ -338,6 +341,7 @@ impl Check {
             send_path: node.send_path.value,
             log_level: self.log_level(&node.log_level),
             memory_bytes: machine.memory_bytes,
+            configured: Configured::of(raw),
         }
     }
 

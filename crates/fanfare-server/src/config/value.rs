@@ -77,6 +77,11 @@ pub(crate) trait Value: Clone + PartialEq {
 
     /// The value as TOML. Secrets are masked.
     fn render(&self) -> String;
+
+    /// The value as TOML, secrets as they are: for comparing, never for showing.
+    fn exact(&self) -> String {
+        self.render()
+    }
 }
 
 fn expected(what: &str, literal: Literal<'_>) -> String {
@@ -195,6 +200,10 @@ impl Value for Vec<Secret> {
     fn render(&self) -> String {
         let items = vec!["\"***\""; self.len()];
         format!("[{}]", items.join(", "))
+    }
+
+    fn exact(&self) -> String {
+        self.iter().map(|secret| secret.expose().to_owned()).collect::<Vec<_>>().render()
     }
 }
 

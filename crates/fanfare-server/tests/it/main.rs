@@ -27,6 +27,7 @@ mod process;
 mod proxies;
 mod races;
 mod refresh;
+mod reload;
 mod revoke;
 mod script;
 mod security;

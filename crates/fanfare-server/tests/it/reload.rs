@@ -1,0 +1,199 @@
+//! Reading the configuration again: what may change does so all at once, what is wrong changes nothing, and both are told.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::process::Process;
+use crate::support::{Answer, Client, metric, request, wait_until};
+
+/// `fanfare serve` with a configuration file that can be written again.
+struct Gateway {
+    process: Process,
+    folder: TempDir,
+    clients: SocketAddr,
+    admin: SocketAddr,
+}
+
+const FIRST: &str = r#"
+    shards = 2
+    [api]
+    keys = ["old"]
+    [auth]
+    guests = true
+    [drain]
+    grace_ms = 0
+    window_ms = 0
+    [limits]
+    message_bytes_max = 2000
+    [namespaces.default]
+    filter = "mask"
+    [moderation]
+    words_file = "WORDS"
+"#;
+
+impl Gateway {
+    fn start(variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("fanfare.toml");
+        fs::write(folder.path().join("words"), "damn\n").expect("a file");
+        fs::write(&file, Self::write_to(&folder, FIRST)).expect("a file");
+        let path = file.display().to_string();
+        let arguments = ["serve", "--config", &path, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let process = Process::fanfare(&arguments, variables);
+        let (clients, admin) = process.addresses();
+        Self { process, folder, clients, admin }
+    }
+
+    fn write_to(folder: &TempDir, toml: &str) -> String {
+        toml.replace("WORDS", &folder.path().join("words").display().to_string())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the configuration again, with these replacements in the first one.
+    fn rewrite(&self, replacements: &[(&str, &str)]) {
+        let mut toml = Self::write_to(&self.folder, FIRST);
+        for (from, to) in replacements {
+            assert!(toml.contains(from), "{from}");
+            toml = toml.replace(from, to);
+        }
+        fs::write(self.path("fanfare.toml"), toml).expect("a file");
+    }
+
+    async fn call(&self, method: &str, path: &str, key: &str, body: &str) -> Answer {
+        request(self.admin, method, path, &[("Authorization", &format!("Bearer {key}"))], body).await
+    }
+
+    async fn reload(&self, key: &str) -> Answer {
+        self.call("POST", "/api/reload", key, "").await
+    }
+
+    async fn publish(&self, key: &str, text: &str) -> Answer {
+        let body = json!({"room": "a", "message": text}).to_string();
+        self.call("POST", "/api/publish", key, &body).await
+    }
+
+    async fn version(&self, key: &str) -> Value {
+        self.call("GET", "/api/reload", key, "").await.json()
+    }
+}
+
+#[tokio::test]
+async fn a_reload_takes_over_keys_rights_limits_and_words_also_for_those_who_are_connected() {
+    let gateway = Gateway::start(&[]);
+    let mut client = Client::connect(gateway.clients, "/room/a").await;
+    let mut fast = Client::connect(gateway.clients, "/room/b").await;
+    client.say(json!({"name": "publish", "message": "damn"})).await;
+    assert_eq!(client.event("message").await["message"], "****");
+    assert_eq!(gateway.reload("old").await.json(), json!({"version": 1, "changed": [], "restart": []}));
+    let before = gateway.version("old").await;
+
+    fs::write(gateway.path("words"), "darn\n").expect("a file");
+    gateway.rewrite(&[
+        ("\"old\"", "\"new\""),
+        ("shards = 2", "shards = 3\norigins = [\"https://app.example\"]"),
+        ("message_bytes_max = 2000", "message_bytes_max = 1000\nmessages_per_second_max = 2"),
+        ("filter = \"mask\"", "filter = \"mask\"\npublish = \"token\"\n[namespaces.b]\npublish = \"anyone\""),
+    ]);
+    let reloaded = gateway.reload("old").await.json();
+    assert_eq!((&reloaded["version"], &reloaded["restart"]), (&json!(2), &json!(["shards"])), "{reloaded}");
+    let changed = reloaded["changed"].as_array().expect("a list");
+    for key in [
+        "api.keys",
+        "limits.message_bytes_max",
+        "limits.messages_per_second_max",
+        "moderation.words_file",
+        "namespaces.default.publish",
+        "origins",
+    ] {
+        assert!(changed.contains(&json!(key)), "{key}: {reloaded}");
+    }
+
+    gateway.publish("old", "x").await.expect_problem(401, "key_wrong");
+    assert_eq!(gateway.publish("new", "damn darn").await.status, 200);
+    assert_eq!(client.event("message").await["message"], "damn ****");
+    client.say(json!({"name": "publish", "message": "x"})).await;
+    assert_eq!(client.event("error").await["code"], "not_allowed");
+    for n in 0..10 {
+        // The gateway may close before all of them are sent.
+        let _ = futures_util::SinkExt::send(&mut fast.socket, n.to_string().into()).await;
+    }
+    let closed = loop {
+        if let Message::Close(Some(frame)) = fast.next().await {
+            break u16::from(frame.code);
+        }
+    };
+    assert_eq!(closed, 4429, "the bound on messages holds for who was here before");
+    let headers = [("Origin", "https://app.example")];
+    assert!(Client::try_connect(gateway.clients, "/room/a", &headers).await.is_ok(), "origins");
+    client.send("x".repeat(1_001)).await;
+    assert_eq!(client.closed().await.0, 1009);
+
+    let after = gateway.version("new").await;
+    assert_eq!((&after["version"], &after["refused"]), (&json!(2), &json!([])));
+    assert_ne!(after["digest"], before["digest"]);
+    let sample = format!("fanfare_config_version{{digest={}}}", after["digest"]);
+    assert_eq!(metric(gateway.admin, &sample).await, 2.0);
+    assert_eq!(metric(gateway.admin, "fanfare_config_reloads_total{result=\"ok\"}").await, 2.0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_changes_nothing_and_is_told_in_full() {
+    let gateway = Gateway::start(&[]);
+    gateway
+        .rewrite(&[("\"old\"", "\"new\""), ("message_bytes_max = 2000", "message_bytes_max = 0\nconections_max = 5")]);
+    let refused = gateway.reload("old").await;
+    refused.expect_problem(422, "bad_configuration");
+    let problems = refused.json()["problems"].clone();
+    let has =
+        |words: &str| problems.as_array().expect("a list").iter().any(|p| p.as_str().expect("text").contains(words));
+    assert!(has("did you mean `connections_max`?") && has("limits.message_bytes_max"), "{problems}");
+    assert!(has("fanfare.toml:"), "{problems}");
+    let version = gateway.version("old").await;
+    assert_eq!((&version["version"], &version["refused"]), (&json!(1), &problems));
+    assert_eq!(gateway.publish("old", "still served").await.status, 200);
+    assert_eq!(metric(gateway.admin, "fanfare_config_reloads_total{result=\"refused\"}").await, 1.0);
+
+    // By signal, the same: told in the log.
+    gateway.process.signal(Signal::HUP);
+    gateway.process.err.wait_for(&["WARN", "the configuration is not reloaded", "conections_max"]);
+    gateway.rewrite(&[("\"old\"", "\"new\"")]);
+    gateway.process.signal(Signal::HUP);
+    gateway.process.err.wait_for(&["configuration reloaded", "api.keys"]);
+    assert_eq!(gateway.version("new").await["refused"], json!([]));
+    fs::remove_file(gateway.path("fanfare.toml")).expect("a file");
+    gateway.reload("new").await.expect_problem(422, "bad_configuration");
+}
+
+#[tokio::test]
+async fn the_environment_wins_after_a_reload_too_and_new_namespaces_have_their_tickers() {
+    let gateway = Gateway::start(&[("FANFARE_LIMITS__MESSAGE_BYTES_MAX", "3000")]);
+    gateway.rewrite(&[
+        ("message_bytes_max = 2000", "message_bytes_max = 1000"),
+        ("[moderation]", "[namespaces.clock]\nticker_ms = 20\n[moderation]"),
+    ]);
+    let mut clock = Client::connect(gateway.clients, "/room/clock:a").await;
+    wait_until("it to be in", async || metric(gateway.admin, "fanfare_subscriptions").await == 1.0).await;
+    let reloaded = gateway.reload("old").await.json();
+    assert!(!reloaded["changed"].to_string().contains("message_bytes_max"), "{reloaded}");
+    assert!(clock.event("message").await["message"].is_string(), "the time");
+    assert_eq!(gateway.publish("old", &"x".repeat(2_900)).await.status, 200);
+    gateway.rewrite(&[]);
+    gateway.reload("old").await.json();
+    let published = async || metric(gateway.admin, "fanfare_published_total").await;
+    let mut last = published().await;
+    wait_until("the ticker to end", async || {
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        let now = published().await;
+        now == std::mem::replace(&mut last, now)
+    })
+    .await;
+}
