@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use fanfare_edge::TlsTerms;
 use parking_lot::Mutex;
@@ -48,6 +49,16 @@ pub(super) fn load(keys: &raw::Tls, problems: &mut Vec<Problem>) -> Option<TlsTe
             problem(certificate.origin.clone(), format!("`[tls]`: {reason}"));
             None
         }
+    }
+}
+
+/// What an operator should know of a certificate that is expired, or soon will be.
+pub(super) fn warning(terms: &TlsTerms) -> Option<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().cast_signed();
+    match (terms.not_after - now).div_euclid(86_400) {
+        ..0 => Some("the certificate of `[tls]` has expired: clients will not connect".to_owned()),
+        days @ 0..7 => Some(format!("the certificate of `[tls]` expires in {days} days")),
+        7.. => None,
     }
 }
 
@@ -102,5 +113,28 @@ impl Files {
         // Clients that come back are resumed from what they bring: nothing is kept for them.
         config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
         Ok((config, not_after))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expired_certificate_is_warned_of() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+        let check = |seconds: i64, expect: Option<&str>| {
+            let provider = Arc::new(ring::default_provider());
+            let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+            let resolver = Arc::new(rustls::server::ResolvesServerCertUsingSni::new());
+            let config = Arc::new(builder.with_no_client_auth().with_cert_resolver(resolver));
+            let terms = TlsTerms { config, not_after: now + seconds, renew: Arc::new(|| Ok(None)) };
+            let warning = warning(&terms);
+            assert_eq!(warning.is_some(), expect.is_some(), "{warning:?}");
+            assert!(warning.unwrap_or_default().contains(expect.unwrap_or_default()));
+        };
+        check(-5, Some("has expired"));
+        check(86_400 + 60, Some("expires in 1 days"));
+        check(8 * 86_400, None);
     }
 }

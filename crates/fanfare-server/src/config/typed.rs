@@ -188,6 +188,7 @@ impl Config {
                     .to_owned(),
             );
         }
+        warnings.extend(self.tls.as_ref().and_then(tls::warning));
         if !self.admin.is_local() {
             warnings.push(format!(
                 "the admin listener {} can be reached from other machines: health and metrics need no key",

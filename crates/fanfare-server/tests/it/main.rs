@@ -17,6 +17,7 @@ mod heartbeat;
 mod history;
 mod idempotency;
 mod inspect;
+mod keepalive;
 mod leaks;
 mod limits;
 mod metrics;

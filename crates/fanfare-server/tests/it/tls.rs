@@ -176,6 +176,34 @@ async fn a_room_is_heard_over_tls_and_who_does_not_read_is_evicted_alone() {
     assert_eq!(node.metric("fanfare_evicted_total").await, 1.0);
 }
 
+/// What TLS has made of the last frames goes out by itself once there is room: nothing further is sent that would push it.
+#[tokio::test]
+async fn who_reads_late_gets_everything() {
+    let pair = Pair::new();
+    let node = TestNode::dev(&pair.toml("[heartbeat]\nping_ms = 60_000"));
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(2_048).expect("a socket");
+    let stream = within("a connection", socket.connect(node.clients)).await.expect("a listener");
+    let mut late = pair.over(stream, &[&TLS13]).await.expect("TLS");
+    late.write_all(handshake("/room/a?format=text", node.clients, "").as_bytes()).await.expect("open");
+    answer_head(&mut late).await;
+    crate::support::wait_until("the room to be entered", async || node.occupancy("a") == 1).await;
+    let mut expected = Vec::new();
+    let mut published = 0_u8;
+    // Until something waits in the outbox; and what is in front of it is full then.
+    while node.metric("fanfare_outbox_bytes").await < 50_000.0 {
+        let body = char::from(b'a' + published % 26).to_string().repeat(10_000);
+        let headers = [("content-type", "text/plain")];
+        assert_eq!(request(node.admin, "POST", "/api/publish?room=a", &headers, &body).await.status, 200);
+        expected.extend([&[0x81, 126], &10_000_u16.to_be_bytes()[..], body.as_bytes()].concat());
+        published = published.checked_add(1).expect("a queue that fills up");
+    }
+    let mut heard = vec![0; expected.len()];
+    within("all of it", late.read_exact(&mut heard)).await.expect("an open connection");
+    assert!(heard == expected);
+    node.wait_for_metric("fanfare_outbox_bytes", 0.0).await;
+}
+
 #[tokio::test]
 async fn a_reload_shows_the_new_certificate_and_drops_nobody() {
     let mut pair = Pair::new();
