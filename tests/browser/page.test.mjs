@@ -354,6 +354,37 @@ test('a killed gateway is noticed, and the page comes back when it does', async 
   await shows(page, '#log', /Connected again.*gus: back again.*delivered 1/s);
 });
 
+test('an EventSource hears the room, and again after the gateway was killed', async () => {
+  const room = freshRoom();
+  // A connection that breaks is reported; coming back is the browser's own doing.
+  const page = await windowOf('', { allow: [/ERR_|Failed to load resource/] });
+  await page.evaluate((path) => {
+    window.heard = [];
+    const source = new EventSource(path);
+    const keep = ({ type, data, lastEventId }) => window.heard.push({ type, id: lastEventId, ...JSON.parse(data) });
+    source.onmessage = keep;
+    for (const type of ['subscribed', 'close']) source.addEventListener(type, keep);
+  }, `/room/${room}/sse`);
+  const heard = async (count) => {
+    await page.waitForFunction((count) => window.heard.length >= count, count);
+    return page.evaluate(() => window.heard);
+  };
+  const [first] = await heard(1);
+  assert.deepEqual([first.type, first.recovered, first.id], ['subscribed', true, `${first.epoch}:0`]);
+  await publish(room, 'one\n\ndata: two');
+  const [, one] = await heard(2);
+  assert.deepEqual([one.type, one.message, one.id], ['message', 'one\n\ndata: two', `${first.epoch}:1`]);
+  await gateway.kill();
+  gateway = await startGateway(new URL(gateway.page).host);
+  // It asks for what follows the last id; the room's life is another one, so that is gone, and said to be.
+  const [, , again] = await heard(3);
+  assert.deepEqual([again.type, again.recovered, again.id], ['subscribed', false, `${again.epoch}:0`]);
+  assert.notEqual(again.epoch, first.epoch);
+  await publish(room, 'three');
+  const told = await heard(4);
+  assert.deepEqual(told.slice(3).map(({ type, message }) => [type, message]), [['message', 'three']]);
+});
+
 test('a phone shows everything without scrolling sideways', async () => {
   const room = freshRoom();
   const page = await windowOf(`?room=${room}&name=hal`, { viewport: PHONE, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
