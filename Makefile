@@ -83,8 +83,8 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 upgrades: ## ten upgrades on one machine under 500 connects a second: nobody is refused
 	@FANFARE_TEST_UPGRADES=10 cargo test --quiet $(LOCKED) -p fanfare-server --test it -- handover::nobody_is_refused
 
-.PHONY: drain-test test unit send-paths doctest loom sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke soak conformance load bench icount icount-baseline compare profile
-test: unit send-paths doctest loom browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
+.PHONY: drain-test test unit send-paths doctest loom api-test sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke soak conformance load bench icount icount-baseline compare profile
+test: unit send-paths doctest loom api-test browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
 unit: ## unit and integration tests of all crates, the load generator's audit included
@@ -120,6 +120,11 @@ drain-test: ## 4,000 connections leave over 20 s: evenly, nobody refused (half a
 fuzz: ## each fuzz target for FUZZ_SECONDS=60; stops at the first crash (needs a nightly compiler; ARGS='frames' runs one)
 	$(say) 'fuzzing, $(FUZZ_SECONDS) s each'
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tools/fuzz $(ARGS)
+
+api-test: ## requests made from /openapi.json, right and wrong ones, against a running gateway (schemathesis, from PyPI; EXAMPLES=20 SEED=1)
+	$(say) 'API against its OpenAPI document'
+	@cargo build --quiet $(LOCKED) --bin fanfare
+	@tools/api-test "$(TARGET)/debug/fanfare" "$(TARGET)"
 
 browser: ## the page in a real headless Chromium
 	$(say) 'browser tests'

@@ -286,7 +286,7 @@ async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     if path.starts_with("/api/") {
         return api::answer(hub, request).await;
     }
-    if !matches!(path, "/livez" | "/readyz" | "/metrics") {
+    if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/openapi.json") {
         return not_found();
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -294,6 +294,7 @@ async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     }
     match path {
         "/livez" => text(StatusCode::OK, "live\n"),
+        "/openapi.json" => with_type(StatusCode::OK, "application/json", api::document()),
         "/readyz" if hub.drain().has_begun() => Problem::draining().answer(),
         "/readyz" => text(StatusCode::OK, "ready\n"),
         _ => {

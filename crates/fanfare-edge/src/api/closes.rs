@@ -2,6 +2,7 @@
 
 use fanfare_protocol::CloseReason;
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -15,16 +16,20 @@ use crate::problem::{Answer, Problem, json};
 const LIST_MAX: usize = 1_000;
 const LIST_DEFAULT: usize = 100;
 
-pub(super) const ROUTES: &[Route] = &[Route::get("/api/closes", |call| now(list(&call))).query(&[
-    Parameter { name: "user", about: "only connections of this user", form: Form::Text },
-    Parameter { name: "connection", about: "only this connection", form: Form::Text },
-    Parameter { name: "reason", about: "only closes for this reason", form: Form::Text },
-    Parameter { name: "limit", about: "closes in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
-    Parameter { name: "after", about: "`next` of the page before", form: Form::Number },
-])];
+pub(super) const ROUTES: &[Route] = &[Route::get("/api/closes", |call| now(list(&call)))
+    .query(&[
+        Parameter { name: "user", about: "only connections of this user", form: Form::Text },
+        Parameter { name: "connection", about: "only this connection", form: Form::Text },
+        Parameter { name: "reason", about: "only closes for this reason", form: Form::Text },
+        Parameter { name: "limit", about: "closes in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
+        Parameter { name: "after", about: "`next` of the page before", form: Form::Number },
+    ])
+    .about("Why connections were closed: the latest first", |it| {
+        it.answer::<ClosesBody>(200, "a page of closes, and the totals by reason");
+    })];
 
 /// A connection that was closed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CloseBody {
     /// Its number among all closes since the start.
     number: u64,
@@ -53,7 +58,7 @@ struct CloseBody {
 }
 
 /// The latest closes, and all of them by reason.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ClosesBody {
     /// The latest first.
     closes: Vec<CloseBody>,

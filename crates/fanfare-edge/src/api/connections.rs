@@ -2,6 +2,7 @@
 
 use fanfare_protocol::{CloseReason, Dialect, Mode, RoomName, UserName};
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::route::{Call, Form, Parameter, Route};
@@ -14,22 +15,33 @@ const LIST_MAX: usize = 1_000;
 const LIST_DEFAULT: usize = 100;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::get("/api/connections", |call| Box::pin(list(call))).query(&[
-        Parameter { name: "user", about: "only those of this user", form: Form::Text },
-        Parameter {
-            name: "slow",
-            about: "1: only those with something queued, the longest queue first",
-            form: Form::Flag,
+    Route::get("/api/connections", |call| Box::pin(list(call)))
+        .query(&[
+            Parameter { name: "user", about: "only those of this user", form: Form::Text },
+            Parameter {
+                name: "slow",
+                about: "1: only those with something queued, the longest queue first",
+                form: Form::Flag,
+            },
+            Parameter { name: "limit", about: "connections in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
+            Parameter { name: "after", about: "`next` of the page before; not with slow=1", form: Form::Text },
+        ])
+        .about("Connections, or the slowest of them", |it| {
+            it.answer::<ConnectionsBody>(200, "a page of connections");
+        }),
+    Route::get("/api/connections/{connection}", |call| Box::pin(describe(call))).about("A connection", |it| {
+        it.answer::<ConnectionBody>(200, "the connection");
+    }),
+    Route::delete("/api/connections/{connection}", |call| Box::pin(kick(call))).about(
+        "Kick: end a connection, whose client is told 4420",
+        |it| {
+            it.answer::<KickedBody>(200, "it was open and is closed");
         },
-        Parameter { name: "limit", about: "connections in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
-        Parameter { name: "after", about: "`next` of the page before; not with slow=1", form: Form::Text },
-    ]),
-    Route::get("/api/connections/{connection}", |call| Box::pin(describe(call))),
-    Route::delete("/api/connections/{connection}", |call| Box::pin(kick(call))),
+    ),
 ];
 
 /// A connection.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ConnectionBody {
     /// Its id, as `welcome` told it.
     connection: String,
@@ -54,7 +66,7 @@ struct ConnectionBody {
 }
 
 /// A page of connections.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ConnectionsBody {
     connections: Vec<ConnectionBody>,
     /// `after` of the next page; null on the last.
@@ -62,7 +74,8 @@ struct ConnectionsBody {
 }
 
 /// A connection that was kicked.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KickedConnection")]
 struct KickedBody {
     connection: String,
     kicked: bool,

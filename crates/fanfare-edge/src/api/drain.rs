@@ -3,6 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::body::{parse, read_body};
@@ -14,18 +15,29 @@ use crate::problem::{Answer, Problem, json};
 const WINDOW_MS_MAX: u64 = 24 * 3_600_000;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::post("/api/drain", |call| Box::pin(start(call))),
-    Route::get("/api/drain", |call| now(Ok(json(StatusCode::OK, &Progress::of(&call.hub))))),
+    Route::post("/api/drain", |call| Box::pin(start(call))).about(
+        "Leave service: close connections over a window",
+        |it| {
+            it.body::<DrainBody>().optional();
+            it.answer::<Progress>(200, "how far it is");
+        },
+    ),
+    Route::get("/api/drain", |call| now(Ok(json(StatusCode::OK, &Progress::of(&call.hub))))).about(
+        "How far leaving service is",
+        |it| {
+            it.answer::<Progress>(200, "how far it is");
+        },
+    ),
 ];
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct DrainBody {
     window_ms: Option<u64>,
 }
 
 /// How far leaving has got.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Progress {
     /// `serving`; `grace`: not ready, still accepting; `closing`: the listener is closed, connections are closed one after another.
     state: &'static str,

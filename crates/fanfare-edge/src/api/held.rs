@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fanfare_protocol::{Payload, UserName};
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::publish;
@@ -19,12 +19,26 @@ const LIST_MAX: usize = 1_000;
 const LIST_DEFAULT: usize = 100;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::get("/api/held", |call| now(list(&call))).query(&[
-        Parameter { name: "limit", about: "publications in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
-        Parameter { name: "after", about: "`next` of the page before", form: Form::Number },
-    ]),
-    Route::post("/api/held/{held}/release", |call| Box::pin(release(call))),
-    Route::post("/api/held/{held}/discard", |call| now(discard(&call))),
+    Route::get("/api/held", |call| now(list(&call)))
+        .query(&[
+            Parameter { name: "limit", about: "publications in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
+            Parameter { name: "after", about: "`next` of the page before", form: Form::Number },
+        ])
+        .about("Publications that wait for a moderator", |it| {
+            it.answer::<ListBody<'static>>(200, "the oldest first");
+        }),
+    Route::post("/api/held/{held}/release", |call| Box::pin(release(call))).about(
+        "Let a publication go into its room",
+        |it| {
+            it.answer::<publish::ReceiptBody>(200, "what became of it");
+        },
+    ),
+    Route::post("/api/held/{held}/discard", |call| now(discard(&call))).about(
+        "Discard a publication that waits",
+        |it| {
+            it.answer::<DiscardedBody>(200, "it is gone");
+        },
+    ),
 ];
 
 /// `GET /api/held?after=&limit=`: the oldest first.
@@ -41,11 +55,21 @@ fn list(call: &Call) -> Result<Answer, Problem> {
     Ok(answer(StatusCode::OK, &ListBody { held, next, waiting: hub.held().len() }))
 }
 
-#[derive(Serialize)]
+/// A publication that was discarded.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Discarded")]
+struct DiscardedBody {
+    held: u64,
+    discarded: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HeldPublication")]
 struct HeldBody<'a> {
     held: u64,
     room: &'a str,
     user: Option<&'a str>,
+    #[schemars(with = "serde_json::Value")]
     message: Box<RawValue>,
     cause: &'static str,
     word: Option<&'a str>,
@@ -53,7 +77,9 @@ struct HeldBody<'a> {
     age_ms: u64,
 }
 
-#[derive(Serialize)]
+/// Publications that wait.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HeldPublications")]
 struct ListBody<'a> {
     held: Vec<HeldBody<'a>>,
     next: Option<u64>,
@@ -90,7 +116,7 @@ fn message(payload: &Payload) -> Box<RawValue> {
 fn discard(call: &Call) -> Result<Answer, Problem> {
     let (held, _) = take(call)?;
     call.hub.moderation_stats().ended(HeldOutcome::Discarded);
-    Ok(answer(StatusCode::OK, &json!({ "held": held, "discarded": true })))
+    Ok(answer(StatusCode::OK, &DiscardedBody { held, discarded: true }))
 }
 
 /// `POST /api/held/{held}/release`.

@@ -3,6 +3,7 @@
 mod body;
 mod closes;
 mod connections;
+mod document;
 mod drain;
 mod held;
 mod publish;
@@ -19,6 +20,7 @@ use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
 use hyper::{Method, Request, StatusCode};
 use subtle::ConstantTimeEq;
 
+pub(crate) use self::document::document;
 use self::route::{Call, Route, Verb};
 use crate::hub::Hub;
 use crate::problem::{Answer, Problem, method_not_allowed, not_found, options};

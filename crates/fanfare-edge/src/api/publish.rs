@@ -8,6 +8,7 @@ use fanfare_protocol::{JSON_DEPTH_MAX, Payload, PayloadRef, Position, RoomName, 
 use fanfare_registry::PublishError;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -34,31 +35,53 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const ROOM: Parameter = Parameter { name: "room", about: "the room, where the body is plain text", form: Form::Text };
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::post("/api/publish", |call| Box::pin(publish(call))).query(&[ROOM]),
-    Route::post("/api/batch", |call| Box::pin(batch(call))),
+    Route::post("/api/publish", |call| Box::pin(publish(call))).query(&[ROOM]).about(
+        "Publish a message to a room",
+        |it| {
+            it.body::<PublishBody<'static>>().text();
+            it.answer::<ReceiptBody>(200, "what became of it").answer::<ReceiptBody>(202, "it waits for a moderator");
+        },
+    ),
+    Route::post("/api/batch", |call| Box::pin(batch(call))).about(
+        "Publish many messages, all checked before the first",
+        |it| {
+            it.body::<BatchBody<'static>>();
+            it.answer::<ReceiptsBody>(200, "a receipt each, in order");
+        },
+    ),
 ];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PublishBody<'a> {
+    /// 1 to 200 bytes, without white space, control characters, `/`, `?` and `#`.
+    #[schemars(pattern(r"^[^\s/?#\x00-\x20\x7f-\xa0]+$"), length(max = 200))]
     room: std::borrow::Cow<'a, str>,
+    /// Any JSON; it is passed on byte for byte.
     #[serde(borrow)]
+    #[schemars(with = "serde_json::Value")]
     message: &'a RawValue,
+    /// Id of a connection it is not for.
+    #[schemars(pattern(r"^[0-9a-f]{1,8}-[0-9a-f]{1,8}-[0-9a-f]{1,8}$"))]
     except: Option<String>,
+    /// Sent again with the same key it is not published again.
+    #[schemars(length(min = 1, max = 255))]
     idempotency_key: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BatchBody<'a> {
     /// Each is read by itself: an array would do for an object otherwise.
     #[serde(borrow)]
+    #[schemars(with = "Vec<PublishBody<'static>>", length(max = 1000))]
     publish: Vec<&'a RawValue>,
 }
 
 /// What became of a publication.
-#[derive(Debug, Serialize)]
-struct ReceiptBody {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Receipt")]
+pub(super) struct ReceiptBody {
     /// The room's life it was published in, 16 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
@@ -98,6 +121,30 @@ impl ReceiptBody {
         }
         answer
     }
+}
+
+/// What became of the entries of a batch.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Receipts")]
+struct ReceiptsBody {
+    receipts: Vec<EntryBody>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "BatchEntry")]
+enum EntryBody {
+    Receipt(ReceiptBody),
+    Refused { error: RefusedBody },
+}
+
+/// Why one entry of a batch was refused while others were not.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Refused")]
+struct RefusedBody {
+    status: u16,
+    code: &'static str,
+    detail: String,
 }
 
 /// A publication that has been checked.
@@ -151,13 +198,13 @@ async fn batch(call: Call) -> Result<Answer, Problem> {
         };
         // Overload in the middle is told in the place of that receipt: the others stand.
         receipts.push(match result {
-            Ok(receipt) => serde_json::json!(receipt),
+            Ok(receipt) => EntryBody::Receipt(receipt),
             Err(Problem { status, code, detail }) => {
-                serde_json::json!({ "error": { "status": status.as_u16(), "code": code, "detail": detail } })
+                EntryBody::Refused { error: RefusedBody { status: status.as_u16(), code, detail: detail.into_owned() } }
             }
         });
     }
-    Ok(json(StatusCode::OK, &serde_json::json!({ "receipts": receipts })))
+    Ok(json(StatusCode::OK, &ReceiptsBody { receipts }))
 }
 
 /// During a drain whoever is still here is served like before. Once nobody is, a publication belongs on another node.

@@ -10,8 +10,17 @@ use super::route::{Call, Route, now};
 use crate::problem::{Answer, Problem, json};
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::post("/api/reload", |call| Box::pin(reload(call))),
-    Route::get("/api/reload", |call| now(Ok(version(&call)))),
+    Route::post("/api/reload", |call| Box::pin(reload(call))).about(
+        "Reload the configuration: all of it, or nothing",
+        |it| {
+            let schema = json!({ "type": "object", "required": ["version", "changed", "restart"] });
+            it.answer_with(200, "it holds from here on", &schema);
+        },
+    ),
+    Route::get("/api/reload", |call| now(Ok(version(&call)))).about("Which configuration runs", |it| {
+        let schema = json!({ "type": "object", "required": ["version", "digest", "at_ms", "refused"] });
+        it.answer_with(200, "its version and digest", &schema);
+    }),
 ];
 
 async fn reload(call: Call) -> Result<Answer, Problem> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fanfare_guard::{NumericDate, Revocation, Revoked, TOKEN_ID_BYTES_MAX};
 use fanfare_protocol::UserName;
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -18,34 +19,55 @@ const LIST_MAX: usize = 1_000;
 const LIST_DEFAULT: usize = 100;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::post("/api/revoke", |call| Box::pin(revoke(call))),
-    Route::get("/api/revoke", |call| now(list(&call))).query(&[
-        Parameter { name: "limit", about: "revocations in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
-        Parameter { name: "after", about: "`next` of the page before", form: Form::Text },
-    ]),
-    Route::delete("/api/revoke", |call| now(lift(&call))).query(&[
-        Parameter { name: "user", about: "whose tokens hold again", form: Form::Text },
-        Parameter { name: "token_id", about: "`jti` of the token that holds again", form: Form::Text },
-    ]),
+    Route::post("/api/revoke", |call| Box::pin(revoke(call))).about(
+        "Take back the tokens of a user, or one token",
+        |it| {
+            it.body::<RevokeBody>();
+            it.answer::<RevocationBody<'static>>(200, "what holds from here on");
+        },
+    ),
+    Route::get("/api/revoke", |call| now(list(&call)))
+        .query(&[
+            Parameter { name: "limit", about: "revocations in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
+            Parameter { name: "after", about: "`next` of the page before", form: Form::Text },
+        ])
+        .about("Tokens that were taken back", |it| {
+            it.answer_with(
+                200,
+                "a page of revocations",
+                &serde_json::json!({ "type": "object", "required": ["revocations", "next", "count", "max"] }),
+            );
+        }),
+    Route::delete("/api/revoke", |call| now(lift(&call)))
+        .query(&[
+            Parameter { name: "user", about: "whose tokens hold again", form: Form::Text },
+            Parameter { name: "token_id", about: "`jti` of the token that holds again", form: Form::Text },
+        ])
+        .about("Let tokens hold again", |it| {
+            it.answer_with(200, "what holds again", &serde_json::json!({ "type": "object", "required": ["lifted"] }));
+        }),
 ];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RevokeBody {
     user: Option<String>,
     token_id: Option<String>,
     /// Seconds since 1970, as in `exp`.
+    #[schemars(with = "Option<f64>")]
     until: Option<NumericDate>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct RevocationBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_id: Option<&'a str>,
+    #[schemars(with = "f64")]
     at: NumericDate,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<f64>")]
     until: Option<NumericDate>,
     /// Connections that were closed.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 use fanfare_protocol::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryPage, PRESENCE_LIMIT_MAX, Position, RoomName};
 use fanfare_registry::{PageQuery, Portion, Presence, RoomInfo};
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::route::{Call, Form, Parameter, Route, now};
@@ -17,38 +18,57 @@ const ROOMS_DEFAULT: usize = 100;
 const HISTORY_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::get("/api/rooms", |call| now(list(&call))).query(&[
-        Parameter { name: "prefix", about: "only rooms whose names begin with it", form: Form::Text },
-        Parameter { name: "limit", about: "rooms in the answer", form: Form::Limit(ROOMS_DEFAULT, ROOMS_MAX) },
-        Parameter { name: "after", about: "`next` of the page before", form: Form::Text },
-    ]),
-    Route::get("/api/rooms/{room}", |call| now(describe(&call))),
-    Route::delete("/api/rooms/{room}", |call| now(close(&call))),
-    Route::get("/api/rooms/{room}/presence", |call| now(presence(&call))).query(&[
-        Parameter { name: "after", about: "only users whose names come after this one", form: Form::Text },
-        Parameter {
-            name: "limit",
-            about: "users in the answer",
-            form: Form::Limit(PRESENCE_LIMIT_MAX, PRESENCE_LIMIT_MAX),
+    Route::get("/api/rooms", |call| now(list(&call)))
+        .query(&[
+            Parameter { name: "prefix", about: "only rooms whose names begin with it", form: Form::Text },
+            Parameter { name: "limit", about: "rooms in the answer", form: Form::Limit(ROOMS_DEFAULT, ROOMS_MAX) },
+            Parameter { name: "after", about: "`next` of the page before", form: Form::Text },
+        ])
+        .about("Rooms by name, page by page", |it| {
+            it.answer::<RoomsBody>(200, "a page of rooms");
+        }),
+    Route::get("/api/rooms/{room}", |call| now(describe(&call))).about(
+        "A room: who is in it and where its stream stands",
+        |it| {
+            it.answer::<RoomBody>(200, "the room");
         },
-    ]),
-    Route::get("/api/rooms/{room}/history", |call| now(history(&call))).query(&[
-        Parameter { name: "since", about: "position to begin behind, `epoch:offset`", form: Form::Text },
-        Parameter {
-            name: "limit",
-            about: "messages in the answer",
-            form: Form::Limit(HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX),
-        },
-    ]),
+    ),
+    Route::delete("/api/rooms/{room}", |call| now(close(&call))).about("Close a room for all", |it| {
+        it.answer::<ClosedBody>(200, "everybody in it is told");
+    }),
+    Route::get("/api/rooms/{room}/presence", |call| now(presence(&call)))
+        .query(&[
+            Parameter { name: "after", about: "only users whose names come after this one", form: Form::Text },
+            Parameter {
+                name: "limit",
+                about: "users in the answer",
+                form: Form::Limit(PRESENCE_LIMIT_MAX, PRESENCE_LIMIT_MAX),
+            },
+        ])
+        .about("Who is in a room", |it| {
+            it.answer::<PresenceBody>(200, "users, where presence is on, and the number of subscribers");
+        }),
+    Route::get("/api/rooms/{room}/history", |call| now(history(&call)))
+        .query(&[
+            Parameter { name: "since", about: "position to begin behind, `epoch:offset`", form: Form::Position },
+            Parameter {
+                name: "limit",
+                about: "messages in the answer",
+                form: Form::Limit(HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX),
+            },
+        ])
+        .about("What was said in a room", |it| {
+            it.answer_with(200, "messages, the oldest first, and where the stream stands", &history_schema());
+        }),
 ];
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct MemberBody {
     user: String,
 }
 
 /// As the event of the same name has it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct PresenceBody {
     count: u64,
     members: Vec<MemberBody>,
@@ -56,7 +76,7 @@ struct PresenceBody {
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct RoomBody {
     room: String,
     occupancy: u64,
@@ -77,6 +97,48 @@ impl RoomBody {
     }
 }
 
+/// A page of rooms.
+#[derive(Serialize, JsonSchema)]
+struct RoomsBody {
+    rooms: Vec<RoomBody>,
+    /// `after` of the next page; null on the last.
+    next: Option<String>,
+}
+
+/// A room that was closed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ClosedRoom")]
+struct ClosedBody {
+    room: String,
+    closed: bool,
+}
+
+/// As `HistoryPage` writes it, which knows messages as they were published.
+fn history_schema() -> serde_json::Value {
+    serde_json::json!({
+        "type": "object",
+        "required": ["messages", "epoch", "offset"],
+        "properties": {
+            "messages": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["message", "at"],
+                    "properties": {
+                        "offset": { "type": "integer" },
+                        "message": {},
+                        "user": { "type": "string" },
+                        "at": { "type": "integer", "description": "milliseconds since 1970" },
+                    },
+                },
+            },
+            "epoch": { "type": "string" },
+            "offset": { "type": "integer" },
+            "recovered": { "type": "boolean", "description": "with since: whether all that was missed is here" },
+        },
+    })
+}
+
 fn list(call: &Call) -> Result<Answer, Problem> {
     let hub = &call.hub;
     let prefix = call.text("prefix").unwrap_or_default();
@@ -87,8 +149,8 @@ fn list(call: &Call) -> Result<Answer, Problem> {
     let has_more = rooms.len() > limit;
     rooms.truncate(limit);
     let next = rooms.last().filter(|_| has_more).map(|info| info.name.to_string());
-    let rooms: Vec<_> = rooms.iter().map(|info| RoomBody::new(hub, info)).collect();
-    Ok(json(StatusCode::OK, &serde_json::json!({ "rooms": rooms, "next": next })))
+    let rooms = rooms.iter().map(|info| RoomBody::new(hub, info)).collect();
+    Ok(json(StatusCode::OK, &RoomsBody { rooms, next }))
 }
 
 fn describe(call: &Call) -> Result<Answer, Problem> {
@@ -102,7 +164,7 @@ fn close(call: &Call) -> Result<Answer, Problem> {
     if !call.hub.registry().close(&name) {
         return Err(no_room(&name));
     }
-    Ok(json(StatusCode::OK, &serde_json::json!({ "room": name.as_str(), "closed": true })))
+    Ok(json(StatusCode::OK, &ClosedBody { room: name.to_string(), closed: true }))
 }
 
 fn presence(call: &Call) -> Result<Answer, Problem> {

@@ -7,6 +7,7 @@ use fanfare_protocol::{NameError, UserName};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 
+use super::document::Operation;
 use crate::hub::Hub;
 use crate::problem::{Answer, Problem};
 use crate::query;
@@ -46,6 +47,8 @@ pub(crate) enum Form {
     /// How much is answered: the default, and the most.
     Limit(usize, usize),
     Number,
+    /// `epoch:offset`.
+    Position,
 }
 
 /// A parameter of a query.
@@ -64,12 +67,14 @@ pub(crate) struct Route {
     pub(crate) path: &'static str,
     /// What its query may have. Anything else is refused: a filter that is misspelt must not pass for none.
     pub(crate) query: &'static [Parameter],
+    /// What the API's document says of it: a summary, its body and its answers.
+    pub(crate) about: (&'static str, fn(&mut Operation<'_>)),
     pub(crate) call: fn(Call) -> Answering,
 }
 
 impl Route {
     const fn new(verb: Verb, path: &'static str, call: fn(Call) -> Answering) -> Self {
-        Self { verb, path, query: &[], call }
+        Self { verb, path, query: &[], about: ("", |_| {}), call }
     }
 
     pub(crate) const fn get(path: &'static str, call: fn(Call) -> Answering) -> Self {
@@ -87,6 +92,11 @@ impl Route {
     /// The same with parameters in its query.
     pub(crate) const fn query(self, query: &'static [Parameter]) -> Self {
         Self { query, ..self }
+    }
+
+    /// The same with what the API's document says of it.
+    pub(crate) const fn about(self, summary: &'static str, describe: fn(&mut Operation<'_>)) -> Self {
+        Self { about: (summary, describe), ..self }
     }
 
     /// Checks that a query has each parameter of this route at most once, and no other.
@@ -115,7 +125,7 @@ impl Route {
     fn limits(&self) -> (usize, usize) {
         let limits = self.query.iter().find_map(|parameter| match parameter.form {
             Form::Limit(default, max) => Some((default, max)),
-            Form::Text | Form::Flag | Form::Number => None,
+            Form::Text | Form::Flag | Form::Number | Form::Position => None,
         });
         limits.unwrap_or((1, 1))
     }

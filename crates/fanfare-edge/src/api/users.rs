@@ -2,14 +2,20 @@
 
 use fanfare_protocol::{CloseReason, UserName};
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::route::{Call, Route};
 use crate::problem::{Answer, Problem, json};
 
-pub(super) const ROUTES: &[Route] = &[Route::delete("/api/users/{user}/connections", |call| Box::pin(kick(call)))];
+pub(super) const ROUTES: &[Route] = &[Route::delete("/api/users/{user}/connections", |call| Box::pin(kick(call)))
+    .about("Kick a user: end all connections it has now", |it| {
+        it.answer::<KickedBody>(200, "how many were kicked");
+    })];
 
-#[derive(Serialize)]
+/// How many connections of a user were kicked.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KickedUser")]
 struct KickedBody {
     kicked: usize,
 }

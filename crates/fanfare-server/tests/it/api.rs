@@ -461,6 +461,20 @@ async fn serve_without_keys_refuses_every_call_and_dev_needs_none() {
     request(with_key.admin, "POST", "/api/publish", &[], body).await.expect_problem(401, "key_missing");
 }
 
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let node = TestNode::serve("[api]\nkeys = [\"k\"]\non_client_listener = true");
+    let answer = get(node.admin, "/openapi.json").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    let document = answer.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let publish = &document["paths"]["/api/publish"]["post"];
+    assert_eq!(publish["requestBody"]["content"]["text/plain"]["schema"]["type"], "string");
+    let schema = &document["components"]["schemas"]["PublishBody"];
+    assert_eq!((&schema["additionalProperties"], &schema["required"]), (&json!(false), &json!(["room", "message"])));
+    get(node.clients, "/openapi.json").await.expect_problem(404, "not_found");
+}
+
 /// A developer's open API must not be a way in for any page in the same browser.
 #[tokio::test]
 async fn pages_of_a_foreign_origin_cannot_call_the_api() {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod api_page;
 mod arrows;
 mod bounds;
 mod budget;
