@@ -42,8 +42,10 @@ pub(super) fn until_signalled(
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 let hub = hub.clone();
+                systemd::reloading();
                 // It logs what came of it. One that panicked has been told on stderr.
                 let _ = tokio::task::spawn_blocking(move || hub.reload()).await;
+                systemd::ready();
             }
         });
         let (tell, signals) = mpsc::channel(SIGNALS_MAX);

@@ -42,6 +42,16 @@ impl Manager {
             }
         }
     }
+
+    /// The next word that is no sign of life.
+    fn beside_signs_of_life(&self) -> String {
+        loop {
+            match self.next() {
+                said if said == "WATCHDOG=1" => {}
+                said => return said,
+            }
+        }
+    }
 }
 
 const FLAGS: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
@@ -71,6 +81,11 @@ async fn a_socket_that_was_opened_before_is_served_and_outlives_the_node() {
     for _ in 0..2 {
         manager.expect("WATCHDOG=1");
     }
+    // Within one word the time at which it begins, without which systemd would wait for nothing.
+    node.signal(Signal::HUP);
+    let reloading = manager.beside_signs_of_life();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    manager.expect("READY=1");
     node.signal(Signal::TERM);
     manager.expect("STOPPING=1");
     while early.frame().await.first != 0x88 {}
