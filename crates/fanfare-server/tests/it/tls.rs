@@ -23,7 +23,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::support::{Raw, TestNode, close_frame, frame, handshake, request, within};
+use crate::support::{Raw, TestNode, close_frame, frame, handshake, request, wait_until, within};
 
 /// Where a node's pair lies, and what its clients trust.
 struct Pair {
@@ -146,6 +146,32 @@ async fn both_versions_carry_everything_that_plain_connections_carry() {
     node.wait_for_metric("fanfare_tls_handshakes_total{result=\"accepted\"}", 4.0).await;
     let expiry = node.metric("fanfare_tls_certificate_expiry_timestamp_seconds").await;
     assert!(expiry > 1.7e9, "{expiry}");
+}
+
+#[tokio::test]
+async fn an_event_stream_goes_over_tls_too() {
+    let pair = Pair::new();
+    let node = TestNode::dev(&pair.toml(""));
+    for is_kept in [false, true] {
+        let mut stream = pair.connect(node.clients, &[&TLS13]).await.expect("TLS");
+        if is_kept {
+            // hyper has spoken on it before, and gives it away with its state.
+            within("a request", stream.write_all(b"HEAD /fanfare.js HTTP/1.1\r\nHost: h\r\n\r\n")).await.expect("open");
+            assert!(answer_head(&mut stream).await.starts_with("HTTP/1.1 200 "));
+        }
+        within("a request", stream.write_all(b"GET /room/a/sse HTTP/1.1\r\nHost: h\r\n\r\n")).await.expect("open");
+        let head = answer_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("text/event-stream"), "{head}");
+        wait_until("the room to be entered", async || node.occupancy("a") == 1).await;
+        request(node.admin, "POST", "/api/publish?room=a", &[("Content-Type", "text/plain")], "sealed").await;
+        request(node.admin, "DELETE", "/api/rooms/a", &[], "").await;
+        let events = String::from_utf8(rest(&mut stream).await).expect("UTF-8");
+        assert!(
+            events.contains("\"message\":\"sealed\"") && events.ends_with("\"reason\":\"room closed\"}\n\n"),
+            "{events}"
+        );
+    }
+    node.wait_for_metric("fanfare_closes_total{reason=\"room_closed\"}", 2.0).await;
 }
 
 #[tokio::test]
