@@ -118,6 +118,11 @@ async function stalled({ port }, count) {
 const times = async (count, act) => { for (let index = 0; index < count; index += 1) await act(index); };
 
 fires('FanfareCertificateExpires', 'expiring');
+fires('FanfareReloadRefused', 'well', async ({ admin, file }) => {
+  writeFileSync(file, 'no_such_key = 1\n');
+  const answer = await fetch(`http://127.0.0.1:${admin}/api/reload`, { method: 'POST', headers: { authorization: `Bearer ${KEY}` } });
+  assert.ok(answer.status >= 400, `${answer.status}`);
+});
 fires('FanfareDown', 'gone', async ({ child }) => { child.kill('SIGKILL'); });
 fires('FanfareNotReady', 'leaving', async ({ child }) => { child.kill('SIGTERM'); });
 fires('FanfareShedding', 'full', async ({ port }) => {

@@ -91,7 +91,7 @@ export class Programs {
       assert.equal(running.how, undefined, `${name} ended: ${running.errors}`);
       return (await fetch(`http://127.0.0.1:${admin}/readyz`).catch(() => null))?.status === 200;
     });
-    return Object.assign(running, { port, admin, ports: [port, admin] });
+    return Object.assign(running, { port, admin, ports: [port, admin], file });
   }
 
   /** HAProxy with deploy/haproxy.cfg; the first node for both names where there is one. */
