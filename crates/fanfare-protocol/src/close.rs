@@ -133,7 +133,7 @@ impl CloseReason {
         "This node was leaving service; clients come back elsewhere by themselves. Nothing to do.",
         "This node had as much as it may have, of rooms most likely: see limits.rooms_max and the memory that `fanfare check` adds up.",
         "The client did not answer a ping: it froze, or its network is gone. If it is a phone that sleeps, raise heartbeat.pong_ms.",
-        "The client read slower than its rooms spoke. See who: `fanfare top`. Send less to it, choose another `slow` policy, or raise limits.outbox_bytes_max.",
+        "The client read slower than its rooms spoke. See who: GET /api/connections?slow=1. Send less to it, choose another `slow` policy, or raise limits.outbox_bytes_max.",
         "Nothing of what was queued could be written for heartbeat.write_ms: the client stopped reading or its network is stuck.",
         "The client sent more than limits.messages_per_second_max. Slow it down, or raise the limit.",
         "A fault of Fanfare. Please report it with the log of that time.",
