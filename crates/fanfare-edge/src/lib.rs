@@ -24,6 +24,7 @@ mod head;
 mod http;
 mod hub;
 mod idempotency;
+mod key_source;
 mod ledger;
 mod listener;
 mod moderation;
@@ -49,6 +50,7 @@ pub use counters::{Compressed, Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PRO
 pub use drain::{Drain, DrainPlan};
 pub use forwarded::ForwardedHeader;
 pub use hub::{Hub, MetricsPage, MetricsText};
+pub use key_source::KeySource;
 pub use listener::{Bound, FileMode, Listeners, Spare};
 pub use moderation::{HELD_OUTCOMES, HeldQueue, MODERATION_ACTIONS, ModerationStats};
 pub use observed::{OBSERVED_LIMITS, WouldReject};

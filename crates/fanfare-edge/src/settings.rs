@@ -12,6 +12,7 @@ use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::RegistryLimits;
 
 use crate::gate::GateLimits;
+use crate::key_source::KeySource;
 use crate::{ForwardedHeader, TlsTerms, Trusted};
 
 /// How frames reach the kernel.
@@ -64,6 +65,8 @@ pub struct Settings {
     pub presence_debounce: Duration,
     /// Keys that tokens are checked with.
     pub tokens: TokenKeys,
+    /// Further public keys, which somebody else publishes.
+    pub key_source: Option<Arc<KeySource>>,
     /// A connection is told so long before its token ends, but not before half of its time is over; zero: it is not told.
     pub expiry_warning: Duration,
     /// Revocations that are remembered. Beyond: refused.

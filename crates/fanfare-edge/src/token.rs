@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fanfare_guard::{Bucket, Identity, TokenError, TokenMark, Verified};
+use fanfare_guard::{Bucket, Identity, Published, TokenError, TokenMark, Verified};
 use fanfare_protocol::{CloseReason, UserName};
 
 use crate::hub::Hub;
@@ -94,7 +94,11 @@ pub(crate) fn wall_clock() -> Duration {
 
 /// How a connection ends whose token does not hold.
 pub(crate) fn refusal(error: TokenError) -> CloseReason {
-    CloseReason::TokenRefused(error.text())
+    match error {
+        // Nothing is wrong with the token: it can be brought again.
+        TokenError::KeysUnavailable => CloseReason::TokenKeysUnavailable,
+        error => CloseReason::TokenRefused(error.text()),
+    }
 }
 
 impl Hub {
@@ -108,7 +112,19 @@ impl Hub {
     fn judge_token(&self, token: &str) -> Result<(Identity, HeldToken), TokenError> {
         let (wall, now) = (wall_clock(), self.now());
         let settings = self.settings();
-        let Verified { identity, expires, issued, id } = settings.tokens.verify(token, wall)?;
+        let set = settings.key_source.as_ref().map(|source| source.set());
+        let published = match set.as_deref() {
+            None => Published::None,
+            Some(None) => Published::Missing,
+            Some(Some(set)) => Published::Set(set),
+        };
+        let verified = settings.tokens.verify_among(published, token, wall);
+        let verified = verified.map_err(|error| match (error, &settings.key_source) {
+            // Keys change: the next set may have it.
+            (TokenError::KeyUnknown, Some(source)) if source.is_coming(now) => TokenError::KeysUnavailable,
+            _ => error,
+        });
+        let Verified { identity, expires, issued, id } = verified?;
         let expires = expires.map(|expires| now.saturating_add(expires.saturating_sub(wall)));
         let held = HeldToken { issued, id, ..HeldToken::new(now, expires, settings.expiry_warning) };
         if self.revocations().covers(held.mark(identity.user.as_ref())) {

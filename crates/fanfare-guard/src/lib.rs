@@ -27,7 +27,7 @@ pub use policy::{Identity, NamespacePolicy, Namespaces, Right, SlowPolicy, Unkno
 pub use rate::Bucket;
 pub use revocation::{Revocation, Revocations, RevocationsFull, Revoked, TOKEN_ID_BYTES_MAX, TokenMark};
 pub use token::{
-    Claims, Explanation, Grant, KeyError, NumericDate, RoomRight, TOKEN_BYTES_MAX, TokenError, TokenKeys, TokenRules,
-    Verified,
+    Claims, Explanation, Grant, KEY_SET_BYTES_MAX, KeyError, KeySet, KeySetError, NumericDate, Published, RoomRight,
+    Signer, SkippedKey, TOKEN_BYTES_MAX, TokenError, TokenKeys, TokenRules, Verified,
 };
 pub use words::{Cause, Filter, Finding, Moderation, Ruling};

@@ -39,6 +39,8 @@ pub enum CloseReason {
     TokenExpired,
     /// Its token was taken back before its time.
     TokenRevoked,
+    /// The keys that its token needs have not been had from those who publish them.
+    TokenKeysUnavailable,
     /// A command that this connection may not give, or a room it may not enter.
     NotAllowed,
     /// The room was closed for all.
@@ -87,7 +89,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 26] = [
+    pub const LABELS: [&'static str; 27] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -114,6 +116,7 @@ impl CloseReason {
         "slow_consumer_resumable",
         "token_revoked",
         "name_taken",
+        "token_keys_unavailable",
     ];
 
     /// What each reason means for whoever operates the node and what to do next, in the order of [`Self::LABELS`].
@@ -144,6 +147,7 @@ impl CloseReason {
         "As slow_consumer, in a room whose history has what it missed: it comes back with `since`, see docs/history.md.",
         "Its token was taken back with POST /api/revoke; GET /api/revoke shows since when. A newer token lets the user in. See docs/auth.md.",
         "The name belonged to another guest, or to a user with a token. The client chooses another, or brings its own guest token: see docs/people.md.",
+        "The key set of auth.jwks_url or auth.jwks_file could not be had when the client came; the log says why. It comes back by itself.",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -176,6 +180,7 @@ impl CloseReason {
             Self::SlowConsumerResumable { .. } => 23,
             Self::TokenRevoked => 24,
             Self::NameTaken => 25,
+            Self::TokenKeysUnavailable => 26,
         }
     }
 
@@ -203,7 +208,7 @@ impl CloseReason {
             Self::RoomClosed => 4410,
             Self::Kicked => 4420,
             Self::TooFast => 4429,
-            Self::Overloaded => 4500,
+            Self::Overloaded | Self::TokenKeysUnavailable => 4500,
             Self::PongTimeout { .. } => 4504,
             Self::SlowConsumer { .. } | Self::SlowConsumerResumable { .. } | Self::WriteTimeout { .. } => 4508,
         })
@@ -247,6 +252,7 @@ impl CloseReason {
             Self::TokenRefused(why) => why.into(),
             Self::TokenExpired => "token expired, connect with a new one".into(),
             Self::TokenRevoked => "token revoked".into(),
+            Self::TokenKeysUnavailable => "token keys not available".into(),
             Self::NotAllowed => "not allowed".into(),
             Self::NameTaken => "name taken".into(),
             Self::RoomClosed => "room closed".into(),
@@ -301,6 +307,7 @@ mod tests {
             CloseReason::SlowConsumerResumable { bytes: usize::MAX, messages: usize::MAX },
             CloseReason::TokenRevoked,
             CloseReason::NameTaken,
+            CloseReason::TokenKeysUnavailable,
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

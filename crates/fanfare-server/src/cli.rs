@@ -321,6 +321,14 @@ pub fn start(
     program(&config, source)
 }
 
+/// Waits for `work` on this thread.
+///
+/// # Errors
+/// Those of `work`, and when the system gives no runtime.
+pub(crate) fn block_on_value<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
 /// Runs a client command to its end on this thread.
 ///
 /// # Errors

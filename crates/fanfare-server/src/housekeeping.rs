@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::key_set::{self, KeyOrigin};
 use bytes::Bytes;
 use fanfare_edge::Hub;
 use fanfare_protocol::Payload;
@@ -13,7 +14,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 /// Starts the timers on the runtime of whoever calls. They end with it.
-pub(crate) fn start(hub: &Arc<Hub>, reap: Duration) {
+pub(crate) fn start(hub: &Arc<Hub>, reap: Duration, key_set: Option<KeyOrigin>) {
+    let source = hub.settings().key_source.clone();
+    if let Some((origin, source)) = key_set.zip(source) {
+        tokio::task::spawn_local(key_set::keep_new(hub.clone(), source, origin));
+    }
     tokio::task::spawn_local(reap_rooms(hub.clone(), reap));
     tokio::task::spawn_local(renew_certificate(hub.clone()));
     tokio::task::spawn_local(tell_times(hub.clone()));

@@ -11,6 +11,7 @@ pub mod config;
 mod handover;
 mod housekeeping;
 pub mod inherited;
+pub mod key_set;
 pub mod log;
 mod metrics;
 pub mod node;

@@ -118,6 +118,7 @@ impl Writer<'_> {
         let tokens: Vec<_> = labels.zip(tokens).collect();
         self.labelled("tokens", "Tokens checked, by result", "result", &tokens)?;
         self.gauge("revocations", "Revocations of tokens that are remembered", hub.revocations().len() as i64)?;
+        self.key_set(hub)?;
         let handshakes = counters.handshakes.iter().map(|count| count.load(Ordering::Relaxed));
         let handshakes: Vec<_> = HANDSHAKE_RESULTS.into_iter().zip(handshakes).collect();
         self.labelled("handshakes", "WebSocket handshakes, by result", "result", &handshakes)?;
@@ -193,6 +194,20 @@ impl Writer<'_> {
         self.labelled("compressed_plain_bytes", help, "side", &of(|sums| &sums.plain_bytes))?;
         let help = "Bytes of these messages as they are on the wire";
         self.labelled("compressed_wire_bytes", help, "side", &of(|sums| &sums.deflated_bytes))
+    }
+
+    /// Where one is configured.
+    fn key_set(&mut self, hub: &Hub) -> fmt::Result {
+        let settings = hub.settings();
+        let Some(source) = &settings.key_source else { return Ok(()) };
+        let keys = source.set().as_ref().map_or(0, |set| set.len());
+        self.gauge("jwks_keys", "Keys of the published set that can be used", keys as i64)?;
+        if let Some(age) = source.age(hub.now()) {
+            self.gauge("jwks_age_seconds", "Time since the published set was had last", age.as_secs() as i64)?;
+        }
+        let fetches = [("had", &source.had), ("failed", &source.failed)];
+        let fetches = fetches.map(|(result, count)| (result, count.load(Ordering::Relaxed)));
+        self.labelled("jwks_fetches", "Fetches of the published set, by result", "result", &fetches)
     }
 
     fn histories(&mut self, hub: &Hub) -> fmt::Result {

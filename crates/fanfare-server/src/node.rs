@@ -70,7 +70,7 @@ impl Node {
         let (hub, shards) = fanfare_edge::start_shards(settings, clients, rand::random(), page)?;
         // It is set once, here.
         let _ = cell.set(Arc::downgrade(&hub));
-        let admin_thread = start_admin(hub.clone(), admin, config.reap)?;
+        let admin_thread = start_admin(hub.clone(), admin, config)?;
         info!(shards = shards.len(), send_path = hub.settings().send_path.as_str(), "clients on {clients_address}");
         info!("health, metrics and API on {admin_address}");
         if let Some(predecessor) = predecessor {
@@ -281,13 +281,14 @@ struct AdminThread {
     failed: oneshot::Receiver<String>,
 }
 
-fn start_admin(hub: Arc<Hub>, bound: Bound, reap: Duration) -> anyhow::Result<AdminThread> {
+fn start_admin(hub: Arc<Hub>, bound: Bound, config: &Config) -> anyhow::Result<AdminThread> {
+    let (reap, key_set) = (config.reap, config.key_set.clone());
     let (stop, stopped) = oneshot::channel();
     let (tell, failed) = oneshot::channel();
     let runtime = move || -> std::io::Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(async {
-            housekeeping::start(&hub, reap);
+            housekeeping::start(&hub, reap, key_set);
             let stopped = async {
                 // The node going without a word stops it as well.
                 let _ = stopped.await;
@@ -333,6 +334,7 @@ pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
         guest_key: guest_key(config),
         presence_debounce: config.presence_debounce,
         tokens: config.tokens.clone(),
+        key_source: config.key_set.as_ref().map(|_| Arc::default()),
         expiry_warning: config.expiry_warning,
         revocations_max: config.revocations_max,
         messages: config.messages,

@@ -18,6 +18,8 @@ pub enum TokenError {
     Critical,
     /// An algorithm no key here is for; `none` among them.
     Algorithm,
+    /// Its key may be among those that are published elsewhere, and they have not been had.
+    KeysUnavailable,
     /// Its `kid` names a key that is not here.
     KeyUnknown,
     /// No key here signed it.
@@ -40,12 +42,13 @@ pub enum TokenError {
 
 impl TokenError {
     /// Every one, for tables of documentation.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoKeys,
         Self::TooLong,
         Self::Malformed,
         Self::Critical,
         Self::Algorithm,
+        Self::KeysUnavailable,
         Self::KeyUnknown,
         Self::Signature,
         Self::Claims,
@@ -66,6 +69,7 @@ impl TokenError {
             Self::Malformed => "token malformed",
             Self::Critical => "token has a critical header that is not understood here",
             Self::Algorithm => "token algorithm not accepted",
+            Self::KeysUnavailable => "token keys not available",
             Self::KeyUnknown => "token key not known",
             Self::Signature => "token signature wrong",
             Self::Claims => "token claims malformed",
@@ -87,6 +91,7 @@ impl TokenError {
             Self::Malformed => "malformed",
             Self::Critical => "critical",
             Self::Algorithm => "algorithm",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::KeyUnknown => "key_unknown",
             Self::Signature => "signature",
             Self::Claims => "claims",

@@ -9,6 +9,7 @@ mod error;
 mod explain;
 mod grant;
 mod key;
+mod key_set;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,8 +20,9 @@ use jsonwebtoken::{Algorithm, Header, encode};
 
 pub use claims::{Claims, NumericDate};
 pub use error::{KeyError, TokenError};
-pub use explain::Explanation;
+pub use explain::{Explanation, Signer};
 pub use grant::{Grant, RoomRight};
+pub use key_set::{KEY_SET_BYTES_MAX, KeySet, KeySetError, SkippedKey};
 
 use claims::ReadClaims;
 use envelope::Envelope;
@@ -41,6 +43,17 @@ pub struct TokenRules {
     pub audience: String,
     /// What `iss` must be.
     pub issuer: String,
+}
+
+/// Public keys that somebody else publishes, as far as they are known.
+#[derive(Debug, Clone, Copy)]
+pub enum Published<'a> {
+    /// None are asked for.
+    None,
+    /// They are asked for, and have not been had yet.
+    Missing,
+    /// These.
+    Set(&'a KeySet),
 }
 
 /// A token that holds.
@@ -96,18 +109,31 @@ impl TokenKeys {
     /// # Errors
     /// [`TokenError`]; whatever is unclear is an error.
     pub fn verify(&self, token: &str, now: Duration) -> Result<Verified, TokenError> {
-        if self.keys.is_empty() {
+        self.verify_among(Published::None, token, now)
+    }
+
+    /// The same with keys that are published elsewhere, too.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn verify_among(&self, published: Published<'_>, token: &str, now: Duration) -> Result<Verified, TokenError> {
+        if self.keys.is_empty() && matches!(published, Published::None) {
             return Err(TokenError::NoKeys);
         }
         let envelope = Envelope::open(token)?;
-        self.signer(&envelope)?;
+        self.signer(published, &envelope)?;
         self.judge(ReadClaims::parse(&envelope.claims)?, now)
     }
 
     /// The key that signed the token.
-    fn signer(&self, token: &Envelope<'_>) -> Result<&Key, TokenError> {
+    fn signer<'a>(&'a self, published: Published<'a>, token: &Envelope<'_>) -> Result<&'a Key, TokenError> {
+        let others: &[Key] = match published {
+            Published::Set(set) => &set.keys,
+            Published::None | Published::Missing => &[],
+        };
+        let keys = self.keys.iter().chain(others);
         let mut error = TokenError::Algorithm;
-        for key in self.keys.iter().filter(|key| key.algorithms.contains(&token.algorithm)) {
+        for key in keys.filter(|key| key.algorithms.contains(&token.algorithm)) {
             if !key.answers_to(token.kid.as_deref()) {
                 // One that was tried says more.
                 error = if error == TokenError::Signature { error } else { TokenError::KeyUnknown };
@@ -118,7 +144,13 @@ impl TokenKeys {
             }
             error = TokenError::Signature;
         }
-        Err(error)
+        // No set has secrets: who signs with one is none of its owner's.
+        let is_secret = matches!(token.algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
+        Err(match (published, token.kid.as_deref()) {
+            (Published::Missing, _) if !is_secret => TokenError::KeysUnavailable,
+            (Published::Set(set), Some(kid)) if !is_secret && !set.names(kid) => TokenError::KeyUnknown,
+            _ => error,
+        })
     }
 
     /// What claims come to that a key of ours has signed.

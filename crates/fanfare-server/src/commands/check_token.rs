@@ -4,13 +4,13 @@ use std::io::Read as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use fanfare_guard::{Explanation, RoomRight, TOKEN_BYTES_MAX};
+use fanfare_guard::{Explanation, Published, RoomRight, Signer, TOKEN_BYTES_MAX};
 use fanfare_protocol::UserName;
 use serde_json::{Map, Value, json};
 
 use super::token::now;
-use crate::cli;
 use crate::config::Config;
+use crate::{cli, key_set};
 
 /// Explains `token`, or what stdin brings where it is `-`, as the keys and rules of `config` see it now.
 ///
@@ -19,7 +19,10 @@ use crate::config::Config;
 pub fn run(config: &Config, token: &str, as_json: bool) -> anyhow::Result<()> {
     let token = if token == "-" { read_token()? } else { token.trim().to_owned() };
     let now = now();
-    let explanation = config.tokens.explain(&token, now);
+    let set = config.key_set.as_ref().map(|origin| cli::block_on_value(key_set::fetch(origin)));
+    let set = set.transpose().context("the published key set cannot be had")?.map(|(set, _)| set);
+    let published = set.as_ref().map_or(Published::None, Published::Set);
+    let explanation = config.tokens.explain(published, &token, now);
     let text = if as_json { format!("{:#}\n", in_json(&explanation, now)) } else { in_words(&explanation, now) };
     cli::print(&text)?;
     match explanation.verdict {
@@ -46,7 +49,10 @@ fn in_json(explanation: &Explanation, now: Duration) -> Value {
         "code": verdict.as_ref().err().map(|error| error.label()),
         "user": verified.and_then(|verified| verified.identity.user.as_ref()).map(UserName::as_str),
         "expires_in": verified.and_then(|verified| verified.expires).map(|at| at.saturating_sub(now).as_secs()),
-        "key": key.map(|key| key + 1),
+        "key": key.map(|key| match key {
+            Signer::Configured(place) => json!(place + 1),
+            Signer::Published => json!("key set"),
+        }),
         "header": header,
         "claims": claims,
         "grants": grants,
@@ -65,7 +71,8 @@ fn in_words(explanation: &Explanation, now: Duration) -> String {
         Err(error) => line("verdict", &format!("refused: {error}")),
     }
     match key {
-        Some(key) => line("key", &format!("signed with entry {} of auth.keys", key + 1)),
+        Some(Signer::Configured(place)) => line("key", &format!("signed with entry {} of auth.keys", place + 1)),
+        Some(Signer::Published) => line("key", "signed with a key of the published key set"),
         None => line("key", "no key of this configuration signed it: nothing below is to be believed"),
     }
     line("header", &header.as_ref().map_or_else(|| "cannot be read".to_owned(), Value::to_string));
@@ -162,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_token_that_holds_is_explained() {
-        let text = in_words(&keys().explain(&minted(&ann()), NOW), NOW);
+        let text = in_words(&keys().explain(Published::None, &minted(&ann()), NOW), NOW);
         assert_eq!(
             text,
             "verdict   it holds, for ann\n\
@@ -178,30 +185,30 @@ mod tests {
     #[test]
     fn a_refusal_has_its_reason_and_what_can_be_read_is_shown() {
         let late = NOW + Duration::from_secs(3_690);
-        let text = in_words(&keys().explain(&minted(&ann()), late), late);
+        let text = in_words(&keys().explain(Published::None, &minted(&ann()), late), late);
         assert!(text.starts_with("verdict   refused: token expired\n"), "{text}");
         assert!(text.contains("01:00:00Z, 1m 30s ago\n"), "{text}");
         let stranger = TokenKeys::parse(["stranger stranger stranger stranger"]).expect("a fit key");
-        let text = in_words(&keys().explain(&stranger.mint(&ann()).expect("a token"), NOW), NOW);
+        let text = in_words(&keys().explain(Published::None, &stranger.mint(&ann()).expect("a token"), NOW), NOW);
         assert!(text.contains("refused: token signature wrong\nkey       no key of this"), "{text}");
-        let text = in_words(&keys().explain("nonsense", NOW), NOW);
+        let text = in_words(&keys().explain(Published::None, "nonsense", NOW), NOW);
         assert!(text.contains("refused: token malformed") && text.ends_with("claims    cannot be read\n"), "{text}");
     }
 
     #[test]
     fn what_strangers_wrote_does_not_reach_the_terminal_as_it_is() {
         let claims = Claims { sub: Some("a\u{9b}2J\u{202e}b\u{1b}[31m".to_owned()), ..ann() };
-        let text = in_words(&keys().explain(&minted(&claims), NOW), NOW);
+        let text = in_words(&keys().explain(Published::None, &minted(&claims), NOW), NOW);
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()) && !text.contains('\u{202e}'), "{text:?}");
     }
 
     #[test]
     fn programs_get_json() {
-        let value = in_json(&keys().explain(&minted(&ann()), NOW), NOW);
+        let value = in_json(&keys().explain(Published::None, &minted(&ann()), NOW), NOW);
         assert_eq!((&value["holds"], &value["user"], &value["key"]), (&json!(true), &json!("ann"), &json!(2)));
         assert_eq!((&value["expires_in"], &value["reason"]), (&json!(3_600), &Value::Null));
         assert_eq!(value["grants"], json!({"chat:*": ["subscribe", "publish"]}));
-        let value = in_json(&TokenKeys::default().explain(&minted(&ann()), NOW), NOW);
+        let value = in_json(&TokenKeys::default().explain(Published::None, &minted(&ann()), NOW), NOW);
         assert_eq!((&value["holds"], &value["code"], &value["key"]), (&json!(false), &json!("no_keys"), &Value::Null));
         assert_eq!(value["claims"]["sub"], "ann");
     }

@@ -351,8 +351,11 @@ section! {
         guests: bool = false,
         /// Keys that tokens are signed with: HMAC secrets or PEM public keys; several may be valid at once.
         keys: Vec<Secret> = Vec::new(),
-        /// Address of a JSON Web Key Set with further public keys.
+        /// Address (`https` or `http`) of a JSON Web Key Set with further public keys, read anew as its server says, and when a
+        /// token names a key that is not in it.
         jwks_url: String = String::new(),
+        /// The same as a file, in the place of `jwks_url`.
+        jwks_file: String = String::new(),
         /// Name that tokens must have in their claim `aud`; empty: it is not looked at.
         audience: String = String::new(),
         /// What the claim `iss` of tokens must be; empty: it is not looked at.

@@ -12,8 +12,11 @@ use fanfare_edge::{FileMode, ProxySettings, TlsTerms};
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
 use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, SlowPolicy, TokenKeys, TokenRules};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
+use hyper::Uri;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+use crate::key_set::KeyOrigin;
 
 use super::changes::Configured;
 use super::machine::Machine;
@@ -81,6 +84,8 @@ pub struct Config {
     pub guest_secret: Option<Secret>,
     /// Keys that tokens are checked with.
     pub tokens: TokenKeys,
+    /// Where further public keys are published.
+    pub key_set: Option<KeyOrigin>,
     /// How long before its token ends a connection is told so; zero: it is not.
     pub expiry_warning: Duration,
     /// Revocations that are remembered.
@@ -189,6 +194,13 @@ impl Config {
             );
         }
         warnings.extend(self.tls.as_ref().and_then(tls::warning));
+        if let Some(KeyOrigin::Url(url)) = &self.key_set
+            && url.scheme_str() == Some("http")
+            && !matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"))
+        {
+            warnings
+                .push("auth.jwks_url is not https: whoever is on the way can put keys of their own into it".to_owned());
+        }
         if !self.admin.is_local() {
             warnings.push(format!(
                 "the admin listener {} can be reached from other machines: health and metrics need no key",
@@ -202,7 +214,7 @@ impl Config {
 /// Keys whose feature is not in this version: any value but the default is refused, so that nobody relies on a
 /// promise that is not kept. `*` stands for any namespace. Whoever builds the feature deletes the row.
 pub(super) const UNAVAILABLE: &[(&str, &str)] =
-    &[("auth", "jwks_url"), ("namespaces.*", "inbox_size"), ("engine", "kind"), ("engine", "url")];
+    &[("namespaces.*", "inbox_size"), ("engine", "kind"), ("engine", "url")];
 
 /// Whether any value but the default of this key is refused.
 pub(super) fn is_unavailable(section: &str, key: &str) -> bool {
@@ -318,6 +330,7 @@ impl Check {
             guests: raw.auth.guests.value,
             guest_secret: raw.auth.keys.value.iter().find(|key| !key.expose().contains("-----BEGIN")).cloned(),
             tokens: self.tokens(&raw.auth),
+            key_set: self.key_set(&raw.auth),
             expiry_warning: self.time("auth.expiry_warning_ms", &raw.auth.expiry_warning_ms, 0..=HOUR_MS),
             revocations_max: self.count("auth.revocations_max", &raw.auth.revocations_max, 1..=1_000_000),
             api_open: program == Program::Dev && api_keys.is_empty(),
@@ -578,6 +591,32 @@ impl Check {
             }
         }
         setting.value.clone()
+    }
+
+    fn key_set(&mut self, auth: &raw::Auth) -> Option<KeyOrigin> {
+        let (url, file) = (&auth.jwks_url, &auth.jwks_file);
+        match (url.value.is_empty(), file.value.is_empty()) {
+            (true, true) => None,
+            (true, false) => Some(KeyOrigin::File(file.value.clone().into())),
+            (false, false) => {
+                let text = "`auth.jwks_url` and `auth.jwks_file` are both given; keep one".to_owned();
+                self.problem_at(later(url, file), text);
+                None
+            }
+            (false, true) => {
+                let parsed = url.value.parse::<Uri>().ok().filter(|url| {
+                    let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
+                    matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some() && !has_user
+                });
+                if parsed.is_none() {
+                    self.problem(
+                        url,
+                        "`auth.jwks_url` must be an https or http address, without a user in it".to_owned(),
+                    );
+                }
+                parsed.map(KeyOrigin::Url)
+            }
+        }
     }
 
     fn tokens(&mut self, auth: &raw::Auth) -> TokenKeys {

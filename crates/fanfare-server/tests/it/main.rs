@@ -18,6 +18,7 @@ mod heartbeat;
 mod history;
 mod idempotency;
 mod inspect;
+mod jwks;
 mod keepalive;
 mod leaks;
 mod limits;

@@ -113,6 +113,7 @@ fn reasons() -> Vec<CloseReason> {
         CloseReason::TooFast,
         CloseReason::Rejected,
         CloseReason::TokenRevoked,
+        CloseReason::TokenKeysUnavailable,
         CloseReason::Internal,
         CloseReason::TokenRefused(""),
         CloseReason::TokenExpired,
