@@ -36,7 +36,7 @@ use crate::settings::Script;
 use crate::source::Source;
 use crate::tls::Bare;
 use crate::tls_stream::TlsStream;
-use crate::{api, upgrade};
+use crate::{api, canary, upgrade};
 
 /// A refused socket is kept so long for its refusal to be read.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
@@ -53,6 +53,7 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound, stop: impl Future<Output =
     let mut acceptor = Some(bound.into_tokio()?);
     let limits = GateLimits { connections_max: ADMIN_CONNECTIONS_MAX, per_ip_max: 0, observes: false };
     let gate = Gate::new(limits, Arc::default());
+    canary::watch(&hub);
     let ending = Ending::new();
     let mut stop = std::pin::pin!(stop);
     let mut is_stopped = false;
@@ -296,7 +297,13 @@ async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
         "/livez" => text(StatusCode::OK, "live\n"),
         "/openapi.json" => with_type(StatusCode::OK, "application/json", api::document()),
         "/readyz" if hub.drain().has_begun() => Problem::draining().answer(),
-        "/readyz" => text(StatusCode::OK, "ready\n"),
+        "/readyz" => match canary::late_shard(hub).await {
+            None => text(StatusCode::OK, "ready\n"),
+            Some((shard, waited)) => {
+                let detail = format!("shard {shard} has not delivered for {} ms", waited.as_millis());
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shard_late", detail).answer()
+            }
+        },
         _ => {
             let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let metrics = hub.metrics(accept.contains("application/openmetrics-text"));

@@ -1,8 +1,8 @@
 //! The hub: what all connections of a node share.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use tokio::sync::Notify;
 
+use crate::canary::Canary;
 use crate::drain::DrainPlan;
 use crate::gate::Gate;
 use crate::idempotency::Idempotency;
@@ -63,6 +64,8 @@ pub struct Hub {
     gate: Arc<Gate>,
     drain: Drain,
     reloads: Reloads,
+    /// By shard. Set once, before the shards start.
+    canaries: OnceLock<Box<[Canary]>>,
     /// Told whenever settings are replaced.
     replaced: Notify,
     metrics: MetricsPage,
@@ -96,6 +99,7 @@ impl Hub {
             revocations: RevocationList::new(settings.revocations_max),
             drain: Drain::default(),
             reloads: Reloads::default(),
+            canaries: OnceLock::new(),
             replaced: Notify::new(),
             started: Instant::now(),
             metrics,
@@ -135,6 +139,26 @@ impl Hub {
     /// Done once settings are replaced after this call.
     pub fn settings_replaced(&self) -> impl Future<Output = ()> {
         self.replaced.notified()
+    }
+
+    /// What proves that each shard delivers.
+    #[must_use]
+    pub fn canaries(&self) -> &[Canary] {
+        self.canaries.get().map_or(&[], |canaries| canaries)
+    }
+
+    pub(crate) fn make_canaries(&self) -> std::io::Result<()> {
+        let shards = self.registry.shards().len();
+        let canaries = (0..shards).map(|shard| Canary::new(self, shard)).collect::<Result<_, _>>()?;
+        // It is made once.
+        let _ = self.canaries.set(canaries);
+        Ok(())
+    }
+
+    /// Holds a shard's loop up, to see what then happens. Only in builds for tests.
+    #[cfg(feature = "faults")]
+    pub fn wedge(&self, shard: usize, time: Duration) {
+        self.registry.shards()[shard].push(Item::Order(Order::Wedge { time }));
     }
 
     /// Reading the configuration again.

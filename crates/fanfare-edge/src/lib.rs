@@ -9,6 +9,7 @@
 mod address;
 mod admission;
 mod api;
+mod canary;
 mod counters;
 mod deadlined;
 mod drain;
@@ -46,6 +47,7 @@ mod trusted;
 mod upgrade;
 
 pub use address::Address;
+pub use canary::Canary;
 pub use counters::{Compressed, Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
 pub use drain::{Drain, DrainPlan};
 pub use forwarded::ForwardedHeader;

@@ -1,5 +1,6 @@
 //! The registry: the doors through which connections and the API reach rooms.
 
+mod hidden;
 mod recovery;
 
 use std::fmt;

@@ -146,6 +146,7 @@ impl Writer<'_> {
             hub.budget().bytes_max() as i64,
         )?;
         self.publish_to_write(hub)?;
+        self.canaries(hub)?;
         self.moderation(hub)?;
         self.gauge("ready", "1 until the node leaves service", i64::from(!hub.drain().has_begun()))?;
         self.configuration(hub)?;
@@ -236,6 +237,21 @@ impl Writer<'_> {
         let mut metric =
             self.encoder.encode_descriptor("publish_to_write_seconds", help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum_us as f64 / 1e6, counts.iter().sum(), &buckets, None)
+    }
+
+    fn canaries(&mut self, hub: &Hub) -> fmt::Result {
+        let help = "Time until what was said to a shard's canary had come back over its socket";
+        let mut family = self.encoder.encode_descriptor("canary_seconds", help, None, MetricType::Histogram)?;
+        for (shard, canary) in hub.canaries().iter().enumerate() {
+            let mut counts = [0; LATENCY_BOUNDS_US.len() + 1];
+            let sum_us = canary.latencies.add_to(&mut counts);
+            let bounds = LATENCY_BOUNDS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(counts).collect();
+            let labels = [("shard", shard.to_string())];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_histogram::<NoLabelSet>(sum_us as f64 / 1e6, counts.iter().sum(), &buckets, None)?;
+        }
+        Ok(())
     }
 
     fn moderation(&mut self, hub: &Hub) -> fmt::Result {

@@ -72,6 +72,12 @@ pub enum Order {
         /// Where to say how many they were.
         told: oneshot::Sender<u64>,
     },
+    /// Do nothing for a while.
+    #[cfg(feature = "faults")]
+    Wedge {
+        /// How long.
+        time: Duration,
+    },
     /// Close all connections, evenly from now on, then end.
     Drain {
         /// When all are to be closed, on the node's clock.
@@ -140,6 +146,8 @@ impl ShardLoop {
                     let _ = told.send(is_open);
                 }
             }
+            #[cfg(feature = "faults")]
+            Item::Order(Order::Wedge { time }) => std::thread::sleep(time),
             Item::Order(Order::Drain { ends }) => self.leave_by(ends),
             Item::Order(Order::Revoke { revocation, told }) => {
                 // Whoever asked may have gone; they are closed all the same.

@@ -6,6 +6,7 @@ mod api_page;
 mod arrows;
 mod bounds;
 mod budget;
+mod canary;
 mod closes;
 mod deflate;
 mod deploy;

@@ -145,23 +145,28 @@ fn parse(text: &str, format: Format) -> Page {
     page
 }
 
-/// Buckets count upwards to the one without a bound, which holds all.
+/// In each series buckets count upwards to the one without a bound, which holds all.
 fn check_histogram(page: &Page, family: &str) {
     let bucket = format!("{family}_bucket{{");
-    let mut buckets: Vec<(f64, f64)> = page
-        .samples
-        .iter()
-        .filter(|(key, _)| key.starts_with(&bucket))
-        .map(|(key, count)| {
-            let bound = key.split("le=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("an upper bound");
-            (bound.parse().expect("a bound is a number"), *count)
-        })
-        .collect();
-    buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
-    assert!(buckets.is_sorted_by(|one, other| one.0 < other.0 && one.1 <= other.1), "{family}: {buckets:?}");
-    let &(bound, all) = buckets.last().unwrap_or_else(|| panic!("{family} has no buckets"));
-    assert!(bound.is_infinite() && all == page.samples[&format!("{family}_count")], "{family}: {buckets:?}");
-    assert!(page.samples[&format!("{family}_sum")] >= 0.0, "{family}");
+    let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for (key, count) in &page.samples {
+        let Some(inside) = key.strip_prefix(&bucket).and_then(|rest| rest.strip_suffix('}')) else { continue };
+        let (bounds, others): (Vec<_>, Vec<_>) = inside.split(',').partition(|label| label.starts_with("le="));
+        let bound = bounds[0].trim_start_matches("le=").trim_matches('"').parse().expect("a bound is a number");
+        series.entry(others.join(",")).or_default().push((bound, *count));
+    }
+    assert!(!series.is_empty(), "{family} has no buckets");
+    for (labels, mut buckets) in series {
+        buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
+        assert!(buckets.is_sorted_by(|one, other| one.0 < other.0 && one.1 <= other.1), "{family}: {buckets:?}");
+        let &(bound, all) = &buckets[buckets.len() - 1];
+        let sample = |suffix| {
+            let name = format!("{family}_{suffix}");
+            page.samples[&if labels.is_empty() { name } else { format!("{name}{{{labels}}}") }]
+        };
+        assert!(bound.is_infinite() && all == sample("count"), "{family}: {buckets:?}");
+        assert!(sample("sum") >= 0.0, "{family}");
+    }
 }
 
 async fn page(admin: SocketAddr, format: Format) -> Page {
