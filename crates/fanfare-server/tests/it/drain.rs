@@ -177,7 +177,12 @@ async fn four_thousand_leave_evenly_over_twenty_seconds() {
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).expect("a raised limit");
     let mut gateway = Process::fanfare(
         &["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2"],
-        &[("FANFARE_DRAIN__GRACE_MS", "1000"), ("FANFARE_DRAIN__WINDOW_MS", "20000")],
+        // No pings: what comes first is the close.
+        &[
+            ("FANFARE_DRAIN__GRACE_MS", "1000"),
+            ("FANFARE_DRAIN__WINDOW_MS", "20000"),
+            ("FANFARE_HEARTBEAT__PING_MS", "600000"),
+        ],
     );
     let (clients, admin) = gateway.addresses();
     let mut closing = JoinSet::new();
