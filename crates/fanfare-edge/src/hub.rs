@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
 use fanfare_fanout::{Budget, Intake, LaneId, ShardStats};
-use fanfare_guard::{Filter, NamespacePolicy, Ruling};
+use fanfare_guard::{Filter, Identity, NamespacePolicy, Ruling};
 use fanfare_protocol::{CloseReason, HistoryPage, Past, PayloadRef, RoomName};
 use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions, Users};
 use tokio::sync::oneshot;
@@ -21,6 +21,7 @@ use crate::idempotency::Idempotency;
 use crate::ledger::{Closed, Ledger};
 use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::observed::Limit;
+use crate::people::user_rules;
 use crate::reload::Reloads;
 use crate::shard::Order;
 use crate::{Counters, Drain, HeldQueue, ModerationStats, RevocationList, Settings, WouldReject};
@@ -47,7 +48,7 @@ pub struct Hub {
     /// How often they have been replaced: what shards compare once a turn.
     settings_version: AtomicU64,
     registry: Registry<Order>,
-    users: Users,
+    users: Users<Identity>,
     /// Makes the numbers of guests; begins anywhere.
     pub(crate) guests: AtomicU64,
     budget: Arc<Budget>,
@@ -89,7 +90,7 @@ impl Hub {
             handshakes: intakes.iter().map(|_| AtomicUsize::new(0)).collect(),
             would_reject,
             registry: Registry::new(intakes, settings.registry, epoch_seed),
-            users: Users::new(settings.presence_debounce),
+            users: Users::new(user_rules(&settings)),
             guests: AtomicU64::new(epoch_seed.rotate_left(32)),
             counters: Counters::default(),
             ledger: Ledger::new(shards, settings.closes_max),
@@ -204,7 +205,7 @@ impl Hub {
 
     /// Who is here.
     #[must_use]
-    pub fn users(&self) -> &Users {
+    pub fn users(&self) -> &Users<Identity> {
         &self.users
     }
 

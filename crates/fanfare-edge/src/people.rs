@@ -4,11 +4,22 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fanfare_protocol::{CloseReason, UserName};
-use fanfare_registry::{Item, Place, Places};
+use fanfare_registry::{Item, Owner, Place, Places, UserRules};
 use tokio::sync::oneshot;
 
+use crate::Settings;
 use crate::hub::{Hub, SHARD_ANSWER_MAX};
 use crate::shard::Order;
+
+/// What holds for all users.
+pub(crate) fn user_rules(settings: &Settings) -> UserRules {
+    UserRules {
+        grace: settings.presence_debounce,
+        // Where there are tokens a name that was never here may be that of one: no guest gets what waits for it.
+        unseen: (!settings.tokens.is_empty() || settings.key_source.is_some()).then_some(Owner::Token),
+        inboxes: settings.inboxes,
+    }
+}
 
 impl Hub {
     /// The number of a guest who was not here before.
@@ -19,14 +30,14 @@ impl Hub {
 
     /// Has these connections ended by their shards.
     pub(crate) fn end_places(&self, places: &Places, reason: CloseReason) {
-        for Place { shard, lane } in places.iter() {
+        for Place { shard, lane, .. } in places.iter() {
             self.registry().shards()[shard].push(Item::Order(Order::End { lane, reason, told: None }));
         }
     }
 
     /// Ends all connections that a user has now. Says how many were open until then.
     pub(crate) async fn end_user(&self, user: &UserName, reason: CloseReason) -> usize {
-        let end = |Place { shard, lane }| {
+        let end = |Place { shard, lane, .. }| {
             let (tell, told) = oneshot::channel();
             self.registry().shards()[shard].push(Item::Order(Order::End { lane, reason, told: Some(tell) }));
             told

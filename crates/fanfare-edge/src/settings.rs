@@ -6,10 +6,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
-use fanfare_guard::{GuestKey, Moderation, Namespaces, OriginPolicy, TokenKeys};
+use fanfare_guard::{GuestKey, Moderation, Namespaces, OriginPolicy, Right, TokenKeys};
 use fanfare_protocol::wire::{DeflateTerms, DeflaterSettings};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
-use fanfare_registry::RegistryLimits;
+use fanfare_registry::{InboxLimits, RegistryLimits};
 
 use crate::gate::GateLimits;
 use crate::key_source::KeySource;
@@ -63,6 +63,10 @@ pub struct Settings {
     pub guest_key: GuestKey,
     /// A user is still here, and a guest's name his own, for so long after his last connection left.
     pub presence_debounce: Duration,
+    /// Who may send to users from a connection.
+    pub send: Right,
+    /// Bounds of what is kept for users who are away.
+    pub inboxes: InboxLimits,
     /// Keys that tokens are checked with.
     pub tokens: TokenKeys,
     /// Further public keys, which somebody else publishes.
@@ -137,6 +141,7 @@ impl Settings {
             namespaces: new.namespaces.clone(),
             moderation: new.moderation.clone(),
             guests: new.guests,
+            send: new.send,
             tokens: new.tokens.clone(),
             expiry_warning: new.expiry_warning,
             messages: new.messages,

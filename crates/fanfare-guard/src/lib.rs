@@ -23,7 +23,7 @@ pub mod words;
 
 pub use guest::GuestKey;
 pub use origin::{OriginError, OriginPolicy};
-pub use policy::{Identity, NamespacePolicy, Namespaces, Right, SlowPolicy, UnknownRight, Verdict};
+pub use policy::{Identity, NamespacePolicy, Namespaces, Right, SlowPolicy, UnknownRight, Verdict, may_send};
 pub use rate::Bucket;
 pub use revocation::{Revocation, Revocations, RevocationsFull, Revoked, TOKEN_ID_BYTES_MAX, TokenMark};
 pub use token::{

@@ -109,6 +109,8 @@ pub struct NamespacePolicy {
     pub ticker_ms: u64,
     /// Longest a publication may wait for others to be sent with it, milliseconds; 0: none waits.
     pub coalesce_ms: u64,
+    /// Direct messages, or mentions in these rooms, kept for a user who is away; 0: none.
+    pub inbox_size: u32,
     /// Clients may close a room for all.
     pub client_close: bool,
     /// What is done about messages that moderation finds fault with, whoever publishes them.
@@ -143,6 +145,18 @@ impl NamespacePolicy {
         } else {
             Verdict::Deny("closing this room needs a token that grants `moderate`")
         }
+    }
+}
+
+/// May this identity send something to a user? `token` asks for one that names its own user.
+pub fn may_send(right: Right, identity: &Identity) -> Verdict {
+    match right {
+        Right::Anyone => Verdict::Allow,
+        Right::User if identity.user.is_some() => Verdict::Allow,
+        Right::Token if identity.user.is_some() && identity.grants.is_some() => Verdict::Allow,
+        Right::User => Verdict::Deny("sending to users needs a name"),
+        Right::Token => Verdict::Deny("sending to users needs a token with a user"),
+        Right::Nobody => Verdict::Deny("clients may not send to users here"),
     }
 }
 
@@ -189,6 +203,12 @@ impl Namespaces {
             return &self.default;
         }
         self.others.get(room.namespace()).unwrap_or(&self.default)
+    }
+
+    /// What holds in rooms without a namespace, and for what is said to a user rather than to a room.
+    #[must_use]
+    pub fn fallback(&self) -> &NamespacePolicy {
+        &self.default
     }
 
     /// All configured namespaces with their names, `default` first.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{CloseReason, PayloadRef, Position, RoomName};
+use crate::{CloseReason, PayloadRef, Position, RoomName, UserName};
 
 /// The `id` of a command, as raw JSON (a number or a string), or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,6 +104,15 @@ pub enum Action<'a> {
         /// Leave the sender's connection out.
         except_self: bool,
         /// The command's id; without one no receipt is wanted.
+        id: ReplyId<'a>,
+    },
+    /// Say something to all connections of a user, or into his inbox.
+    Send {
+        /// The user.
+        user: UserName,
+        /// The sender's bytes.
+        payload: PayloadRef<'a>,
+        /// The command's id; without one no word is wanted of what became of it.
         id: ReplyId<'a>,
     },
     /// Ask who is in a room.

@@ -152,6 +152,33 @@ pub enum Event<'a> {
         /// The command's id.
         id: ReplyId<'a>,
     },
+    /// What became of a message to a user.
+    Sent {
+        /// His connections it was written to or queued for.
+        delivered: u64,
+        /// He is away; it waits in his inbox.
+        queued: bool,
+        /// The command's id.
+        id: ReplyId<'a>,
+    },
+    /// Something said to this user rather than to a room.
+    Told {
+        /// What was said.
+        message: &'a Payload,
+        /// Who said it, where that is known.
+        user: Option<&'a UserName>,
+        /// The room in which this user was mentioned; `None`: it was sent to him.
+        mention: Option<&'a RoomName>,
+        /// When it was said: milliseconds since 1970, UTC.
+        at_ms: u64,
+    },
+    /// Not all that was said to this user while he was away could be kept. The rest follows.
+    Inbox {
+        /// What follows.
+        count: u64,
+        /// What was let go.
+        dropped: u64,
+    },
     /// In the place of a receipt: the message waits for a moderator.
     Held {
         /// The command's id.

@@ -33,4 +33,7 @@ pub use registry::{
     Absence, Draft, JoinError, Joined, PublishError, Receipted, Registry, RegistryLimits, RegistryStats,
 };
 pub use room::{Presence, Room, RoomInfo, RoomOptions};
-pub use users::{NameTaken, Owner, Place, Places, Users};
+pub use users::{
+    Inbox, InboxLimits, InboxStats, LETTER_OVERHEAD_BYTES, Letter, Mentioned, NameTaken, Owner, Place, Places,
+    REMEMBERED_BYTES, Ring, Routed, UserRules, Users,
+};

@@ -1,26 +1,29 @@
-//! Who is here: user → connections, and whose a name is.
+//! Who is here: user → connections, whose a name is, and what waits for those who are away.
 //!
-//! All that happens to a user happens under the lock of its stripe, one step each: so there is one answer to who came first, and to
-//! which connections a message is for. Nothing is locked while it is held, and no guard leaves a function of this file.
+//! All that happens to a user happens under the lock of its stripe, one step each: so there is one answer to who came first, to
+//! which connections a message is for, and to who gets what was kept. Nothing is locked while it is held, and no guard leaves a function
+//! of this file.
 
+mod inbox;
 mod places;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fanfare_fanout::LaneId;
+use fanfare_fanout::{Budget, LaneId};
 use fanfare_protocol::UserName;
 
+pub use self::inbox::{Inbox, InboxLimits, LETTER_OVERHEAD_BYTES, Letter, REMEMBERED_BYTES, Ring};
 pub use self::places::Places;
 use crate::sync::Mutex;
 
 /// Stripes of the directory: users of different stripes do not wait for each other.
 const STRIPES: usize = 64;
 
-/// Names looked at, whether they can be forgotten, by whoever comes or goes. More than one: so none piles up.
+/// Users looked at, whether they can be forgotten, by whoever comes or goes. More than one: so none piles up.
 const FORGOTTEN_AT_ONCE: usize = 4;
 
 /// Where a connection is.
@@ -30,6 +33,8 @@ pub struct Place {
     pub shard: usize,
     /// Its lane there.
     pub lane: LaneId,
+    /// Its dialect has words for what is said to a user rather than to a room.
+    pub hears: bool,
 }
 
 /// Whose a name is.
@@ -46,146 +51,356 @@ pub enum Owner {
 #[error("name taken")]
 pub struct NameTaken;
 
-/// The users of this node. Bounded by its connections, and by those that left within the grace.
-pub struct Users {
-    stripes: Box<[Mutex<Stripe>]>,
-    hasher: RandomState,
-    /// A name stays its owner's for so long after his last connection left.
-    grace: Duration,
+/// Where a letter goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a letter that is for connections has not been kept"]
+pub enum Routed {
+    /// To these connections.
+    To(Vec<Place>),
+    /// Into the inbox of who is away.
+    Kept,
+    /// Nowhere: who is away has no inbox, or there is no place in it.
+    Refused,
 }
 
+/// What became of a mention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mentioned {
+    /// Nobody of this name was here lately.
+    Unknown,
+    /// He is here, and hears it where it is said.
+    Here,
+    /// He is away; it waits for him.
+    Kept,
+    /// He is away and may not hear it, or there is no place.
+    Refused,
+}
+
+/// What has become of letters since the start.
 #[derive(Debug, Default)]
-struct Stripe {
-    users: HashMap<UserName, User>,
-    /// When to see whether a user can be forgotten: at most one entry each. That time may have moved on by then.
-    due: BinaryHeap<Reverse<(Duration, UserName)>>,
-    /// Users with a connection.
-    online: usize,
+pub struct InboxStats {
+    /// Kept for somebody.
+    pub kept: AtomicU64,
+    /// Told on return.
+    pub told: AtomicU64,
+    /// Let go for lack of place or time, or because the name is somebody else's.
+    pub dropped: AtomicU64,
+}
+
+/// The users of this node. `W` is what is known of one besides his name. Bounded by the node's connections, by those that left within the
+/// grace, and by the budget of inboxes.
+pub struct Users<W> {
+    stripes: Box<[Mutex<Stripe<W>>]>,
+    hasher: RandomState,
+    rules: UserRules,
+    budget: Budget,
+    stats: InboxStats,
+}
+
+/// What holds for all users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserRules {
+    /// A name stays its owner's for so long after his last connection left.
+    pub grace: Duration,
+    /// Whose a name is to which something was sent before anybody came under it; `None`: whoever comes first.
+    pub unseen: Option<Owner>,
+    /// Bounds of inboxes.
+    pub inboxes: InboxLimits,
 }
 
 #[derive(Debug)]
-struct User {
-    owner: Owner,
+struct Stripe<W> {
+    users: HashMap<UserName, User<W>>,
+    /// When to look at a user who is away: one entry for each of them.
+    due: BTreeSet<(Duration, UserName)>,
+}
+
+#[derive(Debug)]
+struct User<W> {
+    owner: Option<Owner>,
+    /// As he was last seen.
+    who: Option<W>,
     places: Places,
     /// When the last connection left, where there is none.
     left: Duration,
-    /// Has an entry in `due`.
-    is_due: bool,
+    /// His place in `due`.
+    due: Option<Duration>,
+    /// [`REMEMBERED_BYTES`] are charged for him.
+    is_remembered: bool,
+    inbox: Option<Box<Inbox>>,
 }
 
-impl Users {
-    /// Nobody. A name stays its owner's for `grace` after his last connection left.
+impl<W> User<W> {
+    fn unseen(owner: Option<Owner>) -> Self {
+        let (who, places, left) = (None, Places::default(), Duration::ZERO);
+        Self { owner, who, places, left, due: None, is_remembered: false, inbox: None }
+    }
+
+    fn has_letters(&self) -> bool {
+        self.inbox.as_ref().is_some_and(|inbox| inbox.has_letters())
+    }
+}
+
+impl<W> Users<W> {
+    /// Nobody.
     #[must_use]
-    pub fn new(grace: Duration) -> Self {
-        let stripes = (0..STRIPES).map(|_| Mutex::new(Stripe::default())).collect();
-        Self { stripes, hasher: RandomState::new(), grace }
+    pub fn new(rules: UserRules) -> Self {
+        let stripe = || Mutex::new(Stripe { users: HashMap::new(), due: BTreeSet::new() });
+        Self {
+            stripes: (0..STRIPES).map(|_| stripe()).collect(),
+            hasher: RandomState::new(),
+            budget: Budget::new(rules.inboxes.total_bytes_max),
+            rules,
+            stats: InboxStats::default(),
+        }
     }
 
     /// A connection comes under this name. Who has a token has a right to it: guests that go by it then are returned, to be sent away.
     ///
     /// # Errors
-    /// [`NameTaken`] for a guest while the name is another's.
-    pub fn come(&self, name: &UserName, owner: Owner, place: Place, now: Duration) -> Result<Places, NameTaken> {
-        let mut stripe = self.stripe(name).lock();
-        stripe.forget(now, self.grace, FORGOTTEN_AT_ONCE);
-        let Some(user) = stripe.users.get_mut(name) else {
-            let mut places = Places::default();
-            places.insert(place);
-            stripe.users.insert(name.clone(), User { owner, places, left: Duration::ZERO, is_due: false });
-            stripe.online += 1;
-            return Ok(Places::default());
-        };
-        let mut displaced = Places::default();
-        let was_away = user.places.is_empty();
-        if user.owner != owner {
-            let is_free = was_away && now >= user.left + self.grace;
-            if owner == Owner::Token {
-                displaced = std::mem::take(&mut user.places);
-            } else if !is_free {
-                return Err(NameTaken);
-            }
-            user.owner = owner;
+    /// [`NameTaken`] for a guest while the name is another's, and while something waits for its owner who has a token.
+    pub fn come(
+        &self,
+        name: &UserName,
+        owner: Owner,
+        who: W,
+        place: Place,
+        now: Duration,
+    ) -> Result<Places, NameTaken> {
+        let mut stripe = self.stripe(name.as_str()).lock();
+        self.forget(&mut stripe, now, FORGOTTEN_AT_ONCE);
+        let Stripe { users, due } = &mut *stripe;
+        if !users.contains_key(name) {
+            users.insert(name.clone(), User::unseen(None));
         }
+        let user = users.get_mut(name).expect("it is there now");
+        if !self.may_take(user, owner, now) {
+            return Err(NameTaken);
+        }
+        let mut displaced = Places::default();
+        if user.owner.is_some_and(|former| former != owner) {
+            displaced = std::mem::take(&mut user.places);
+            // It was for somebody else.
+            self.let_go(user.inbox.take());
+        }
+        user.owner = Some(owner);
+        user.who = Some(who);
         user.places.insert(place);
-        stripe.online += usize::from(was_away);
+        if std::mem::take(&mut user.is_remembered) {
+            self.budget.release(REMEMBERED_BYTES);
+        }
+        schedule(due, name, &mut user.due, None);
         Ok(displaced)
+    }
+
+    fn may_take(&self, user: &User<W>, owner: Owner, now: Duration) -> bool {
+        let Some(former) = user.owner else { return true };
+        if former == owner || owner == Owner::Token {
+            return true;
+        }
+        let is_free = user.places.is_empty() && now >= user.left + self.rules.grace;
+        // A guest must neither read what waits for a user with a token nor wipe it out.
+        is_free && !(former == Owner::Token && user.has_letters())
     }
 
     /// A connection goes. One that was sent away for the name's owner is not known any more, and nothing happens.
     pub fn go(&self, name: &UserName, place: Place, now: Duration) {
-        let mut stripe = self.stripe(name).lock();
-        let grace = self.grace;
-        stripe.forget(now, grace, FORGOTTEN_AT_ONCE);
-        let Some(user) = stripe.users.get_mut(name) else { return };
+        let mut stripe = self.stripe(name.as_str()).lock();
+        self.forget(&mut stripe, now, FORGOTTEN_AT_ONCE);
+        let Stripe { users, due } = &mut *stripe;
+        let Some(user) = users.get_mut(name) else { return };
         if !user.places.remove(place) || !user.places.is_empty() {
             return;
         }
         user.left = now;
-        let is_listed = std::mem::replace(&mut user.is_due, true);
-        stripe.online -= 1;
-        if !is_listed {
-            stripe.due.push(Reverse((now + grace, name.clone())));
-        }
+        user.is_remembered = self.rules.inboxes.is_on && self.budget.charge(REMEMBERED_BYTES);
+        let next = self.next_look(user);
+        schedule(due, name, &mut user.due, Some(next));
     }
 
     /// The connections of a user.
     #[must_use]
     pub fn places(&self, name: &UserName) -> Places {
-        let stripe = self.stripe(name).lock();
+        let stripe = self.stripe(name.as_str()).lock();
         stripe.users.get(name).map(|user| user.places.clone()).unwrap_or_default()
+    }
+
+    /// Says where something for a user goes. Where he is away it is kept in the same step.
+    pub fn route(&self, name: &UserName, letter: Letter, now: Duration) -> Routed {
+        let mut stripe = self.stripe(name.as_str()).lock();
+        if let Some(user) = stripe.users.get(name) {
+            let hearing: Vec<_> = user.places.iter().filter(|place| place.hears).collect();
+            if !hearing.is_empty() {
+                return Routed::To(hearing);
+            }
+        }
+        if self.keep_in(&mut stripe, name, letter, now) { Routed::Kept } else { Routed::Refused }
+    }
+
+    /// Keeps something for a user, whether he is away or not: connections that it was for have ended meanwhile. Whichever of his
+    /// comes next gets it.
+    #[must_use]
+    pub fn keep(&self, name: &UserName, letter: Letter, now: Duration) -> bool {
+        let mut stripe = self.stripe(name.as_str()).lock();
+        self.keep_in(&mut stripe, name, letter, now)
+    }
+
+    /// Keeps a mention of a user who is away, if `may` says that he may hear it.
+    pub fn mention(&self, name: &str, letter: &Letter, may: impl FnOnce(&W) -> bool, now: Duration) -> Mentioned {
+        let mut stripe = self.stripe(name).lock();
+        let Some((name, user)) = stripe.users.get_key_value(name) else { return Mentioned::Unknown };
+        // Somebody who was never here but has letters is nobody that a room could know.
+        let Some(who) = &user.who else { return Mentioned::Unknown };
+        if !user.places.is_empty() {
+            return Mentioned::Here;
+        }
+        if !may(who) {
+            return Mentioned::Refused;
+        }
+        let name = name.clone();
+        if self.keep_in(&mut stripe, &name, letter.clone(), now) { Mentioned::Kept } else { Mentioned::Refused }
+    }
+
+    fn keep_in(&self, stripe: &mut Stripe<W>, name: &UserName, letter: Letter, now: Duration) -> bool {
+        if !self.rules.inboxes.is_on || letter.ring.size == 0 {
+            return false;
+        }
+        self.forget(stripe, now, FORGOTTEN_AT_ONCE);
+        let Stripe { users, due } = stripe;
+        if !users.contains_key(name) {
+            if !self.budget.charge(REMEMBERED_BYTES) {
+                return false;
+            }
+            let user = User { is_remembered: true, left: now, ..User::unseen(self.rules.unseen) };
+            users.insert(name.clone(), user);
+        }
+        let user = users.get_mut(name).expect("it is there now");
+        let inbox = user.inbox.get_or_insert_default();
+        let before = inbox.dropped();
+        inbox.expire(now, self.rules.inboxes.age_max, &self.budget);
+        let is_kept = inbox.push(letter, &self.rules.inboxes, &self.budget);
+        self.stats.dropped.fetch_add(inbox.dropped() - before, Ordering::Relaxed);
+        self.stats.kept.fetch_add(u64::from(is_kept), Ordering::Relaxed);
+        if user.places.is_empty() {
+            let next = self.next_look(user);
+            schedule(due, name, &mut user.due, Some(next));
+        }
+        is_kept
+    }
+
+    /// Takes what was kept for a user: once, however many connections of his ask.
+    #[must_use]
+    pub fn collect(&self, name: &UserName, now: Duration) -> Inbox {
+        let mut stripe = self.stripe(name.as_str()).lock();
+        let inbox = stripe.users.get_mut(name).and_then(|user| user.inbox.take());
+        drop(stripe);
+        let Some(mut inbox) = inbox else { return Inbox::default() };
+        let before = inbox.dropped();
+        inbox.expire(now, self.rules.inboxes.age_max, &self.budget);
+        inbox.release(&self.budget);
+        self.stats.dropped.fetch_add(inbox.dropped() - before, Ordering::Relaxed);
+        self.stats.told.fetch_add(inbox.letters().len() as u64, Ordering::Relaxed);
+        *inbox
+    }
+
+    fn let_go(&self, inbox: Option<Box<Inbox>>) {
+        let Some(inbox) = inbox else { return };
+        inbox.release(&self.budget);
+        self.stats.dropped.fetch_add(inbox.letters().len() as u64, Ordering::Relaxed);
     }
 
     /// Users with a connection.
     #[must_use]
     pub fn online(&self) -> usize {
-        self.stripes.iter().map(|stripe| stripe.lock().online).sum()
+        // Who is away has an entry in `due`, and nobody else.
+        let online = |stripe: &Stripe<W>| stripe.users.len() - stripe.due.len();
+        self.stripes.iter().map(|stripe| online(&stripe.lock())).sum()
+    }
+
+    /// Bytes of all inboxes and of those who are remembered, and how many there may be.
+    #[must_use]
+    pub fn inbox_bytes(&self) -> (usize, usize) {
+        (self.budget.used(), self.budget.bytes_max())
+    }
+
+    /// What has become of letters.
+    #[must_use]
+    pub fn inbox_stats(&self) -> &InboxStats {
+        &self.stats
     }
 
     /// Forgets whoever can be forgotten.
     pub fn sweep(&self, now: Duration) {
         for stripe in &self.stripes {
             let mut stripe = stripe.lock();
-            stripe.forget(now, self.grace, usize::MAX);
+            self.forget(&mut stripe, now, usize::MAX);
             if stripe.users.capacity() > 1_024 && stripe.users.len() < stripe.users.capacity() / 8 {
                 stripe.users.shrink_to_fit();
-                stripe.due.shrink_to_fit();
             }
         }
     }
 
-    fn stripe(&self, name: &UserName) -> &Mutex<Stripe> {
+    /// Looks at up to `looks` users whose time has come.
+    fn forget(&self, stripe: &mut Stripe<W>, now: Duration, looks: usize) {
+        for _ in 0..looks {
+            if stripe.due.first().is_none_or(|(due, _)| *due > now) {
+                return;
+            }
+            let Some((_, name)) = stripe.due.pop_first() else { return };
+            let Some(user) = stripe.users.get_mut(&name) else { continue };
+            user.due = None;
+            if let Some(inbox) = &mut user.inbox {
+                let before = inbox.dropped();
+                inbox.expire(now, self.rules.inboxes.age_max, &self.budget);
+                self.stats.dropped.fetch_add(inbox.dropped() - before, Ordering::Relaxed);
+            }
+            let next = self.next_look(user);
+            if next > now {
+                schedule(&mut stripe.due, &name, &mut user.due, Some(next));
+                continue;
+            }
+            if user.is_remembered {
+                self.budget.release(REMEMBERED_BYTES);
+            }
+            stripe.users.remove(&name);
+        }
+    }
+
+    /// When there may be something to let go of a user who is away.
+    fn next_look(&self, user: &User<W>) -> Duration {
+        let UserRules { grace, inboxes, .. } = self.rules;
+        let oldest = user.inbox.as_ref().and_then(|inbox| inbox.oldest()).map(|at| at + inboxes.age_max);
+        let forgotten = user.left + if user.is_remembered { inboxes.age_max.max(grace) } else { grace };
+        oldest.unwrap_or(forgotten)
+    }
+
+    fn stripe(&self, name: &str) -> &Mutex<Stripe<W>> {
         &self.stripes[self.hasher.hash_one(name) as usize % STRIPES]
     }
 }
 
-impl Stripe {
-    /// Looks at up to `looks` users whose time has come.
-    fn forget(&mut self, now: Duration, grace: Duration, looks: usize) {
-        for _ in 0..looks {
-            let Some(Reverse((due, _))) = self.due.peek() else { return };
-            if *due > now {
-                return;
-            }
-            let Some(Reverse((_, name))) = self.due.pop() else { return };
-            let Some(user) = self.users.get_mut(&name) else { continue };
-            user.is_due = false;
-            if !user.places.is_empty() {
-                continue;
-            }
-            let free_at = user.left + grace;
-            if free_at <= now {
-                self.users.remove(&name);
-            } else {
-                user.is_due = true;
-                self.due.push(Reverse((free_at, name)));
-            }
-        }
+/// Puts a user into the list of those to look at, or takes him out of it.
+fn schedule(
+    list: &mut BTreeSet<(Duration, UserName)>,
+    name: &UserName,
+    due: &mut Option<Duration>,
+    next: Option<Duration>,
+) {
+    if *due == next {
+        return;
     }
+    if let Some(due) = due.take() {
+        list.remove(&(due, name.clone()));
+    }
+    if let Some(next) = next {
+        list.insert((next, name.clone()));
+    }
+    *due = next;
 }
 
-impl fmt::Debug for Users {
+impl<W> fmt::Debug for Users<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Users").field("grace", &self.grace).finish_non_exhaustive()
+        f.debug_struct("Users").field("rules", &self.rules).field("budget", &self.budget).finish_non_exhaustive()
     }
 }
 

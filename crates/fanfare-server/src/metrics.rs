@@ -110,6 +110,7 @@ impl Writer<'_> {
         self.counter("overloaded", "Publications refused because a shard was behind", overloaded)?;
         self.counter("rooms_reaped", "Vacant rooms removed", rooms.reaped.load(Ordering::Relaxed))?;
         self.histories(hub)?;
+        self.inboxes(hub)?;
         let closes = counters.closes.iter().map(|count| count.load(Ordering::Relaxed));
         let closes: Vec<_> = CloseReason::LABELS.into_iter().zip(closes).collect();
         self.labelled("closes", "Connections closed, by reason", "reason", &closes)?;
@@ -225,6 +226,20 @@ impl Writer<'_> {
         self.labelled("recoveries", "Subscriptions from a position, by what became of them", "result", &results)?;
         let replayed = hub.counters().replayed.load(Ordering::Relaxed);
         self.counter("replayed", "Publications told to subscribers that came back", replayed)
+    }
+
+    fn inboxes(&mut self, hub: &Hub) -> fmt::Result {
+        let users = hub.users();
+        self.gauge("users", "Users with a connection", users.online() as i64)?;
+        let (bytes, bytes_max) = users.inbox_bytes();
+        self.gauge("inbox_bytes", "Bytes kept for users who are away", bytes as i64)?;
+        self.gauge("inbox_bytes_max", "Bytes that may be kept for them", bytes_max as i64)?;
+        let stats = users.inbox_stats();
+        let kept = stats.kept.load(Ordering::Relaxed);
+        self.counter("inbox_kept", "Direct messages and mentions kept for users who are away", kept)?;
+        self.counter("inbox_told", "Of these, told on return", stats.told.load(Ordering::Relaxed))?;
+        let dropped = stats.dropped.load(Ordering::Relaxed);
+        self.counter("inbox_dropped", "Of these, let go for lack of place or time", dropped)
     }
 
     /// All shards together, in seconds.

@@ -332,6 +332,8 @@ pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
         held_max: config.held_max,
         guests: config.guests,
         guest_key: guest_key(config),
+        send: config.send,
+        inboxes: config.inboxes,
         presence_debounce: config.presence_debounce,
         tokens: config.tokens.clone(),
         key_source: config.key_set.as_ref().map(|_| Arc::default()),

@@ -385,9 +385,15 @@ fn try_publish(
     done: impl FnOnce(Delivery) + Send + 'static,
 ) -> Result<Position, Problem> {
     let receipt = Some(Arc::new(Receipt::new(done)));
+    let mentions = hub.may_mention(room, &payload).then(|| (user.clone(), payload.clone()));
     let draft = fanfare_registry::Draft { user, payload, except, receipt };
     match hub.registry().publish(room, hub.room_options(room), draft, hub.now()) {
-        Ok(receipted) => Ok(receipted.position),
+        Ok(receipted) => {
+            if let Some((user, payload)) = mentions {
+                hub.keep_mentions(room, user.as_ref(), &payload);
+            }
+            Ok(receipted.position)
+        }
         Err(error) => {
             let (status, code) = match error {
                 PublishError::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_fanout::{Delivery, Lane, LaneId, Queued, RoomId};
+use fanfare_fanout::{Delivery, Lane, LaneId, Queued, Receipt, RoomId};
 use fanfare_guard::{Identity, Revocation};
 use fanfare_protocol::{
     CloseReason, Dialect, Event, Mode, Position, ReplyId, Session, Variant, WireForm, wire::Decoder,
@@ -21,6 +21,7 @@ use super::heartbeat::{Beat, Heartbeat};
 use super::inspect::Inspection;
 use super::leaving::tenths;
 use super::people::Parting;
+use crate::direct::{Direct, Sent};
 use crate::gate::Permit;
 use crate::hub::ConnectionId;
 use crate::ledger::Closed;
@@ -77,6 +78,26 @@ pub enum Order {
     Wedge {
         /// How long.
         time: Duration,
+    },
+    /// Tell a connection something that was said to its user.
+    #[doc(hidden)]
+    Direct {
+        /// The connection.
+        lane: LaneId,
+        /// What was said.
+        direct: Arc<Direct>,
+        /// Where to report whether it was told.
+        receipt: Arc<Receipt>,
+    },
+    /// Tell a sender what became of a message to a user.
+    #[doc(hidden)]
+    Sent {
+        /// The sender.
+        lane: LaneId,
+        /// The command's id.
+        id: Box<str>,
+        /// What became of it.
+        sent: Sent,
     },
     /// Close all connections, evenly from now on, then end.
     Drain {
@@ -136,6 +157,13 @@ impl ShardLoop {
             Item::Order(Order::Turn(told)) => _ = told.send(()),
             Item::Order(Order::Inspect(inspection)) => self.inspect(*inspection),
             Item::Order(Order::Again(again)) => self.answer_again(*again),
+            Item::Order(Order::Direct { lane, direct, receipt }) => self.tell_user(lane, &direct, &receipt),
+            Item::Order(Order::Sent { lane, id, sent: Sent { delivered, queued } }) => {
+                self.intake.release(1, 0);
+                let ack = Event::Sent { delivered, queued, id: ReplyId(Some(&id)) };
+                self.send_event(lane, Lane::Control, &ack);
+                self.count_ack(lane);
+            }
             Item::Order(Order::End { lane, reason, told }) => {
                 let is_open = self.is_open(lane);
                 if is_open {
@@ -287,6 +315,7 @@ impl ShardLoop {
             Mode::Room(room) => self.enter_own_room(lane, &room, since),
             Mode::Echo | Mode::HelloWorld => {}
         }
+        self.tell_inbox(lane);
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use fanfare_fanout::LaneId;
-use fanfare_protocol::{CloseReason, Mode, UserName};
-use fanfare_registry::{Owner, Place, Room};
+use fanfare_fanout::{Delivery, Lane, LaneId, Receipt};
+use fanfare_guard::{Verdict, may_send};
+use fanfare_protocol::{CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, ReplyId, UserName};
+use fanfare_registry::{Item, Owner, Place, Room};
 
 use super::ShardLoop;
+use super::orders::Order;
+use crate::direct::{Direct, OVERLOADED};
+use crate::moderation::REJECTED;
 
 /// Users missed in one turn.
 const MISSED_PER_TURN: usize = 256;
@@ -34,7 +38,8 @@ impl ShardLoop {
         }
         let Some(user) = connection.identity.user.clone() else { return true };
         let owner = connection.identity.guest.map_or(Owner::Token, Owner::Guest);
-        let Ok(displaced) = hub.users().come(&user, owner, place, now) else { return false };
+        let who = connection.identity.clone();
+        let Ok(displaced) = hub.users().come(&user, owner, who, place, now) else { return false };
         connection.known_as = Some(user);
         hub.end_places(&displaced, CloseReason::NameTaken);
         true
@@ -72,7 +77,78 @@ impl ShardLoop {
         }
     }
 
-    fn place(&self, lane: LaneId) -> Place {
-        Place { shard: self.index, lane }
+    fn place(&mut self, lane: LaneId) -> Place {
+        let dialect = self.connection(lane).map(|connection| connection.session.dialect());
+        // What is said to a user must not be taken for what a room says, and an event stream's ids are a room's.
+        Place { shard: self.index, lane, hears: dialect == Some(Dialect::Json) }
+    }
+
+    /// Sends to a user what a client says to him.
+    pub(super) fn send(&mut self, lane: LaneId, to: UserName, payload: PayloadRef<'_>, id: ReplyId<'_>) {
+        let hub = self.hub.clone();
+        let Some(connection) = self.connection(lane) else { return };
+        if let Verdict::Deny(why) = may_send(hub.settings().send, &connection.identity) {
+            return self.refuse(lane, ErrorCode::NotAllowed, why, id);
+        }
+        let from = connection.identity.user.clone();
+        let Some(payload) = hub.judge_direct(payload) else {
+            return self.refuse(lane, ErrorCode::Rejected, REJECTED, id);
+        };
+        let id_back: Option<Box<str>> = id.0.map(Into::into);
+        // The word of what became of it has its place from here on.
+        if id_back.is_some() && self.intake.reserve(0).is_err() {
+            self.pause_publisher(lane);
+            return self.refuse(lane, ErrorCode::Overloaded, OVERLOADED, id);
+        }
+        let (intake, has_id) = (self.intake.clone(), id_back.is_some());
+        let done = move |sent| {
+            if let Some(id) = id_back {
+                intake.push(Item::Order(Order::Sent { lane, id, sent }));
+            }
+        };
+        if hub.send_to_user(to, from.as_ref(), &payload, Box::new(done)) {
+            self.owe_acks(lane, u32::from(has_id));
+        } else {
+            self.intake.release(usize::from(has_id), 0);
+            self.refuse(lane, ErrorCode::Overloaded, OVERLOADED, id);
+        }
+        if self.intake.is_pressed() {
+            self.pause_publisher(lane);
+        }
+    }
+
+    /// Tells a connection what was said to its user, if it is still there.
+    pub(super) fn tell_user(&mut self, lane: LaneId, direct: &Direct, receipt: &Receipt) {
+        self.intake.release(1, direct.frame.len());
+        if !self.is_open(lane) {
+            return receipt.report(Delivery::default());
+        }
+        self.fanout.reply(lane, Lane::Data, &direct.frame, &mut self.sockets);
+        self.see_to_lanes();
+        receipt.report(Delivery { delivered: u64::from(self.is_open(lane)), ..Delivery::default() });
+    }
+
+    /// Tells a connection that has just come what waited for its user.
+    pub(super) fn tell_inbox(&mut self, lane: LaneId) {
+        let is_hearing = self.is_open(lane) && self.place(lane).hears;
+        let known_as = self.connection(lane).and_then(|connection| connection.known_as.clone());
+        let Some(user) = known_as.filter(|_| is_hearing) else { return };
+        let inbox = self.hub.users().collect(&user, self.now);
+        if inbox.is_empty() {
+            return;
+        }
+        let mut frames = Vec::new();
+        if inbox.dropped() > 0 {
+            let (count, dropped) = (inbox.letters().len() as u64, inbox.dropped());
+            Dialect::Json.encode_event(&Event::Inbox { count, dropped }, true, &mut frames);
+        }
+        for letter in inbox.letters() {
+            frames.extend_from_slice(&letter.frame);
+        }
+        if self.replies.owner == Some(lane) {
+            self.replies_of(lane, true).extend_from_slice(&frames);
+        } else {
+            self.fanout.reply(lane, Lane::Data, &frames, &mut self.sockets);
+        }
     }
 }

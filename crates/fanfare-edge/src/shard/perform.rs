@@ -31,6 +31,7 @@ impl ShardLoop {
         }
         match action {
             Action::Publish { room, payload, except_self, id } => self.publish(lane, &room, payload, except_self, id),
+            Action::Send { user, payload, id } => self.send(lane, user, payload, id),
             Action::Reply(payload) => {
                 let (opcode, bytes) = match payload {
                     PayloadRef::Json(text) | PayloadRef::Text(text) => (Opcode::Text, text.as_bytes()),
@@ -142,6 +143,7 @@ impl ShardLoop {
                 };
             }
         };
+        let mentions = hub.may_mention(&name, &payload).then(|| (user.clone(), payload.clone()));
         let options = hub.room_options(&name);
         // Told with the ack, which comes back to this thread: by then it is set.
         let offset = (options.offsets && id.0.is_some()).then(Arc::<AtomicU64>::default);
@@ -160,7 +162,12 @@ impl ShardLoop {
             offset.store(receipted.position.offset, Ordering::Relaxed);
         }
         match published {
-            Ok(_) => self.owe_acks(lane, u32::from(has_receipt)),
+            Ok(_) => {
+                self.owe_acks(lane, u32::from(has_receipt));
+                if let Some((user, payload)) = mentions {
+                    hub.keep_mentions(&name, user.as_ref(), &payload);
+                }
+            }
             Err(_) if has_receipt => self.intake.release(1, 0),
             Err(_) => {}
         }
@@ -189,7 +196,7 @@ impl ShardLoop {
     }
 
     /// Slows a publisher by not reading its socket.
-    fn pause_publisher(&mut self, lane: LaneId) {
+    pub(super) fn pause_publisher(&mut self, lane: LaneId) {
         let Some(connection) = self.connection(lane) else { return };
         connection.is_paused = true;
         if !std::mem::replace(&mut connection.is_pressed, true) {

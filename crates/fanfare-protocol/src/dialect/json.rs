@@ -11,7 +11,7 @@ pub(super) fn encode_room_event(event: &RoomEvent, named: bool, out: &mut Vec<u8
         RoomEvent::Message(room, published) => {
             let length = object_length(named.then_some(room)) + published_length(published);
             object("message", length, out, |fields| {
-                fields.payload(published);
+                fields.payload(&published.payload);
                 fields.room(named, room);
                 fields.user(published.user.as_ref());
                 fields.offset(published.offset);
@@ -61,6 +61,29 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
             fields.number("dropped", dropped);
             fields.number("evicted", evicted);
             fields.id(id);
+        }),
+        Event::Sent { delivered, queued, id } => object("ack", 96, out, |fields| {
+            fields.number("delivered", delivered);
+            fields.number("dropped", 0);
+            fields.number("evicted", 0);
+            fields.raw("queued", if queued { "true" } else { "false" });
+            fields.id(id);
+        }),
+        Event::Told { message, user, mention, at_ms } => {
+            let length = object_length(mention) + 64 + message.len() + user.map_or(0, name_length);
+            object("message", length, out, |fields| {
+                fields.payload(message);
+                fields.user(user);
+                match mention {
+                    Some(room) => fields.text("mention", room.as_str()),
+                    None => fields.raw("direct", "true"),
+                }
+                fields.number("at", at_ms);
+            });
+        }
+        Event::Inbox { count, dropped } => object("inbox", 64, out, |fields| {
+            fields.number("count", count);
+            fields.number("dropped", dropped);
         }),
         Event::Held { id } => object("ack", 96, out, |fields| {
             fields.number("delivered", 0);
@@ -241,16 +264,16 @@ impl Fields<'_> {
     fn past(&mut self, past: &Past) {
         let start = self.out.len();
         self.offset(past.published.offset);
-        self.payload(&past.published);
+        self.payload(&past.published.payload);
         self.user(past.published.user.as_ref());
         self.number("at", past.at_ms);
         self.out[start] = b'{';
         self.out.push(b'}');
     }
 
-    fn payload(&mut self, published: &Published) {
+    fn payload(&mut self, payload: &Payload) {
         self.key("message");
-        match &published.payload {
+        match payload {
             Payload::Json(json) => self.out.extend_from_slice(json),
             // Valid as a rule, and then checked at several bytes a step; the lossy way looks at every byte.
             Payload::Text(text) => match str::from_utf8(text) {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::command::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PRESENCE_LIMIT_MAX};
 use crate::depth::{JSON_DEPTH_MAX, nests_deeper};
 use crate::event::valid_id;
-use crate::{Action, ErrorCode, PayloadRef, Position, ReplyId, RoomName, Target};
+use crate::{Action, ErrorCode, PayloadRef, Position, ReplyId, RoomName, Target, UserName};
 
 /// The action that `text` asks for, on a connection that serves `own` room alone or, with `None`, many.
 pub(super) fn action<'a>(text: &'a str, own: Option<&RoomName>) -> Action<'a> {
@@ -49,6 +49,8 @@ struct Fields<'a> {
     token: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     after: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    user: Option<&'a RawValue>,
 }
 
 /// A `null` that is there is something else than a field that is not: it can be published.
@@ -103,7 +105,7 @@ impl<'a> Fields<'a> {
             "close" => Ok(Action::CloseRoom { room: self.target(own)?, id }),
             "message" => self.message().map(Action::Said),
             "refresh" => Ok(Action::Refresh { token: self.token()?, id }),
-            "send" => Err((ErrorCode::NotAvailable, format!("`{name}` is not switched on here"))),
+            "send" => Ok(Action::Send { user: self.user()?, payload: PayloadRef::Json(self.message()?), id }),
             unknown => {
                 let shown = &unknown[..unknown.floor_char_boundary(UNKNOWN_NAME_BYTES_MAX)];
                 let dots = if shown.len() < unknown.len() { "…" } else { "" };
@@ -162,6 +164,12 @@ impl<'a> Fields<'a> {
             Ok(limit) if (1..=max).contains(&limit) => Ok(limit),
             _ => bad_message(format!("`limit` must be a number from 1 to {max}")),
         }
+    }
+
+    fn user(&self) -> Result<UserName, Refusal> {
+        let Some(user) = self.user else { return bad_message("the field `user` is missing") };
+        let Some(user) = string(user) else { return bad_message("`user` must be a string") };
+        UserName::parse(&user).or_else(|error| bad_message(format!("`user`: {error}")))
     }
 
     fn after(&self) -> Result<Option<Cow<'a, str>>, Refusal> {

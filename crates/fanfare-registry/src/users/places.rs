@@ -88,7 +88,7 @@ mod tests {
     use fanfare_fanout::LaneId;
 
     fn place(n: u32) -> Place {
-        Place { shard: n as usize % 3, lane: LaneId { index: n, generation: 1 } }
+        Place { shard: n as usize % 3, lane: LaneId { index: n, generation: 1 }, hears: true }
     }
 
     #[test]

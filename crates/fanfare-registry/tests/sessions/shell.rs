@@ -209,6 +209,7 @@ impl World {
             Action::Subscribe { room, id, .. } => self.subscribe(n, &room, id),
             Action::Unsubscribe { room, id } => self.unsubscribe(n, &room, id, false),
             Action::Leave { room, id } => self.unsubscribe(n, &room, id, true),
+            Action::Send { .. } => unreachable!("no client of this run sends to a user"),
             Action::Presence { room, after, limit, id } => {
                 assert_eq!((after, limit), (None, 1_000), "no client of this run asks for a page");
                 self.presence(n, &room, id);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Config, history};
+use super::{Config, history, inboxes};
 
 /// Memory one idle connection takes, bytes: its entry, its socket's wrapper, its timers. An estimate, rounded up.
 const CONNECTION_BYTES: u128 = 1_024;
@@ -97,6 +97,7 @@ impl Config {
                 bytes: outboxes.min(budget),
             },
             history::term(self),
+            inboxes::term(self),
             Term { name: "rooms", product: format!("{rooms} rooms x {ROOM_BYTES} B each"), bytes: rooms * ROOM_BYTES },
             Term {
                 name: "shard intake",

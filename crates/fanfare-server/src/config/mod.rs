@@ -9,6 +9,7 @@ mod ceiling;
 mod changes;
 mod door;
 mod history;
+mod inboxes;
 mod layer;
 mod machine;
 mod moderation;
@@ -35,6 +36,7 @@ const DEV: &str = r#"
 listen = "127.0.0.1:8080"
 [auth]
 guests = true
+send = "user"
 [diagnostics]
 echo = true
 page = true

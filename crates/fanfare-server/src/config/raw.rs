@@ -277,6 +277,14 @@ section! {
         /// each room's own oldest messages. 0: an eighth of the machine's memory, or of the control group's memory limit where that
         /// is lower.
         history_total_bytes_max: u64 = 0,
+        /// Bytes kept for one user who is away, direct messages and mentions together. At least `message_bytes_max` + 8192, and at
+        /// most half of `outbox_bytes_max`: they are told in one go.
+        inbox_bytes_max: u64 = 262_144,
+        /// Bytes kept for all users who are away. Beyond, nothing more is kept but in the place of a user's own oldest. 0: a thirty-second
+        /// of the machine's memory, or of the control group's memory limit where that is lower.
+        inbox_total_bytes_max: u64 = 0,
+        /// Time something is kept for a user who is away, and he is remembered for mentions, milliseconds.
+        inbox_ms_max: u64 = 604_800_000,
         /// Whether limits hold, or what is beyond them is let pass and counted in `fanfare_would_reject_total`. Observed are
         /// `connections_max`, `connections_per_ip_max`, `rooms_max`, `subscriptions_per_connection_max` and
         /// `messages_per_second_max`. All others bound what a stranger can make this node keep in memory, and always hold.
@@ -349,6 +357,8 @@ section! {
     Auth {
         /// Whether clients may choose a name (`?name=`). Without a name everybody may connect.
         guests: bool = false,
+        /// Who may send to users with the command `send`: `anyone`, `user`s with a name, `token` holders with one, or `nobody`.
+        send: Who = Who::Token,
         /// Keys that tokens are signed with: HMAC secrets or PEM public keys; several may be valid at once.
         keys: Vec<Secret> = Vec::new(),
         /// Address (`https` or `http`) of a JSON Web Key Set with further public keys, read anew as its server says, and when a
@@ -428,7 +438,8 @@ section! {
         /// What happens to messages that `[moderation]` finds fault with: nothing is looked at, they are counted, their words
         /// are replaced by `*`, they are refused, or they wait for a moderator.
         filter: Filter = Filter::Off,
-        /// Direct messages and mentions kept for a user who is away. 0: none.
+        /// Mentions (`@name`) in these rooms kept for a user who is away; in `[namespaces.default]` also direct messages, of all users.
+        /// 0: none.
         inbox_size: u64 = 0,
         /// Whether clients may close a room for everybody with the `close` command.
         client_close: bool = false,

@@ -319,9 +319,6 @@ fn features_that_are_not_built_are_refused() {
     };
     refused("engine", "kind", r#""redis""#, r#""memory""#);
     refused("engine", "url", r#""redis://x""#, r#""""#);
-    for table in ["namespaces.default", "namespaces.chat"] {
-        refused(table, "inbox_size", "1", "0");
-    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use fanfare_edge::{FileMode, ProxySettings, TlsTerms};
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
 use fanfare_guard::{Moderation, NamespacePolicy, Namespaces, OriginPolicy, Right, SlowPolicy, TokenKeys, TokenRules};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
+use fanfare_registry::InboxLimits;
 use hyper::Uri;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -25,7 +26,7 @@ use super::raw::{
     namespace_path,
 };
 use super::value::{Origin, Secret, Setting, nearest};
-use super::{Address, ConfigError, Problem, Program, door, history, moderation, tls};
+use super::{Address, ConfigError, Problem, Program, door, history, inboxes, moderation, tls};
 
 /// Bytes of an outbox that must remain beside the longest message: its frame header and the dialect's words around
 /// it, so that a message that was accepted always fits an empty outbox.
@@ -80,6 +81,10 @@ pub struct Config {
     pub held_max: usize,
     /// Whether clients may connect without a token.
     pub guests: bool,
+    /// Who may send to users from a connection.
+    pub send: Right,
+    /// Bounds of what is kept for users who are away.
+    pub inboxes: InboxLimits,
     /// What guests' tokens are signed with; `None`: one is made at start.
     pub guest_secret: Option<Secret>,
     /// Keys that tokens are checked with.
@@ -213,8 +218,7 @@ impl Config {
 
 /// Keys whose feature is not in this version: any value but the default is refused, so that nobody relies on a
 /// promise that is not kept. `*` stands for any namespace. Whoever builds the feature deletes the row.
-pub(super) const UNAVAILABLE: &[(&str, &str)] =
-    &[("namespaces.*", "inbox_size"), ("engine", "kind"), ("engine", "url")];
+pub(super) const UNAVAILABLE: &[(&str, &str)] = &[("engine", "kind"), ("engine", "url")];
 
 /// Whether any value but the default of this key is refused.
 pub(super) fn is_unavailable(section: &str, key: &str) -> bool {
@@ -328,6 +332,8 @@ impl Check {
             moderation: moderation::load(&raw.moderation, &mut self.problems),
             held_max: self.count("moderation.held_max", &raw.moderation.held_max, 1..=1_000_000),
             guests: raw.auth.guests.value,
+            send: right(raw.auth.send.value),
+            inboxes: inboxes::limits(raw, machine, &mut self.problems),
             guest_secret: raw.auth.keys.value.iter().find(|key| !key.expose().contains("-----BEGIN")).cloned(),
             tokens: self.tokens(&raw.auth),
             key_set: self.key_set(&raw.auth),
@@ -447,6 +453,11 @@ impl Check {
                 && given(&rules.slow, &fallback.slow).value == raw::Slow::Latest,
             ticker_ms: self.number(&path("ticker_ms"), ticker, 0..=24 * HOUR_MS),
             coalesce_ms: self.number(&path("coalesce_ms"), given(&rules.coalesce_ms, &fallback.coalesce_ms), 0..=1_000),
+            inbox_size: self.number_u32(
+                &path("inbox_size"),
+                given(&rules.inbox_size, &fallback.inbox_size),
+                0..=10_000,
+            ),
             client_close: given(&rules.client_close, &fallback.client_close).value,
             filter: moderation::filter(given(&rules.filter, &fallback.filter).value),
         }
@@ -456,6 +467,7 @@ impl Check {
     fn relations(&mut self, raw: &Raw, config: &Config) {
         moderation::filters_without_files(raw, &mut self.problems);
         history::too_small(raw, config, &mut self.problems);
+        inboxes::check(raw, config, &mut self.problems);
         history::not_resumable(raw, config, &mut self.problems);
         let limits = &raw.limits;
         let message = limits.message_bytes_max.value;

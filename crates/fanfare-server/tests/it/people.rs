@@ -300,3 +300,140 @@ async fn a_kick_ends_all_connections_of_a_user_and_of_nobody_else() {
     request(node.admin, "DELETE", "/api/users/%00/connections", &[], "").await.expect_problem(422, "bad_user");
     request(node.admin, "GET", "/api/users/ann/connections", &[], "").await.expect_problem(405, "method_not_allowed");
 }
+
+// ---- said to one user ----
+
+/// Direct messages for guests, with an inbox.
+const INBOX: &str = "shards = 3\nrooms.presence_debounce_ms = 0\n[namespaces.default]\ninbox_size = 3\n[namespaces.chat]\ninbox_size = 2\n";
+
+fn said(event: &serde_json::Value) -> (&serde_json::Value, &serde_json::Value) {
+    assert_eq!(event["name"], "message", "{event}");
+    assert!(event["at"].as_u64().is_some_and(|at| at > 1_700_000_000_000), "{event}");
+    (&event["message"], &event["user"])
+}
+
+#[tokio::test]
+async fn send_reaches_all_connections_of_a_user_and_nobody_else() {
+    let node = TestNode::dev(INBOX);
+    let token = node.guest("ann").await;
+    let mut ann = node.connect(&format!("/ws?token={token}")).await;
+    ann.event("welcome").await;
+    let mut tab = node.enter("a", &format!("?token={token}")).await;
+    let mut text = node.enter("a", &format!("?token={token}&format=text")).await;
+    let mut bob = node.connect("/ws?name=bob").await;
+    bob.event("welcome").await;
+    let ack = bob.ask(json!({"name": "send", "user": "ann", "message": {"text": "hi"}, "id": 7})).await;
+    assert_eq!(ack, json!({"name": "ack", "delivered": 2, "dropped": 0, "evicted": 0, "queued": false, "id": 7}));
+    for client in [&mut ann, &mut tab] {
+        let event = client.json().await;
+        assert_eq!(said(&event), (&json!({"text": "hi"}), &json!("bob")));
+        assert_eq!((&event["direct"], event.get("room")), (&json!(true), None));
+    }
+    // The text dialect could not tell it from what the room says.
+    tab.say(json!({"name": "publish", "message": "room"})).await;
+    assert_eq!(text.text().await, "room");
+    // A backend says something, without an id nothing comes back, and one may write to oneself.
+    let answer = request(node.admin, "POST", "/api/users/ann/send", &[], r#"{"message":[1, 2 ,3]}"#).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"delivered": 2, "queued": false})));
+    assert!(ann.text().await.starts_with(r#"{"name":"message","message":[1, 2 ,3],"direct":true,"at":"#));
+    bob.say(json!({"name": "send", "user": "bob", "message": "note"})).await;
+    assert_eq!(said(&bob.json().await), (&json!("note"), &json!("bob")));
+    bob.expect_nothing().await;
+    for (bad, code) in [
+        (json!({"name": "send", "message": 1}), "bad_message"),
+        (json!({"name": "send", "user": 7, "message": 1}), "bad_message"),
+        (json!({"name": "send", "user": "", "message": 1}), "bad_message"),
+        (json!({"name": "send", "user": "ann"}), "bad_message"),
+    ] {
+        assert_eq!(bob.ask(bad.clone()).await["code"], code, "{bad}");
+    }
+    request(node.admin, "POST", "/api/users/ann/send", &[], "{}").await.expect_problem(422, "bad_request");
+}
+
+#[tokio::test]
+async fn who_may_send_is_the_operators_choice() {
+    let node = TestNode::serve(MIXED);
+    let mut guest = node.connect("/ws?name=bob").await;
+    guest.event("welcome").await;
+    let mut ann = node.connect(&format!("/ws?token={}", token("ann"))).await;
+    ann.event("welcome").await;
+    let send = json!({"name": "send", "user": "ann", "message": 1, "id": 1});
+    assert_eq!(guest.ask(send.clone()).await["code"], "not_allowed");
+    ann.say(send.clone()).await;
+    assert_eq!(said(&ann.json().await), (&json!(1), &json!("ann")));
+    assert_eq!(ann.event("ack").await["delivered"], 1);
+    // Nobody is there, and nothing is kept: it is not said to be either.
+    let ack = ann.ask(json!({"name": "send", "user": "carl", "message": 1, "id": 2})).await;
+    assert_eq!((&ack["delivered"], &ack["queued"]), (&json!(0), &json!(false)));
+    let node = TestNode::serve(&MIXED.replace("auth.guests", "auth.send = \"nobody\"\nauth.guests"));
+    let mut ann = node.connect(&format!("/ws?token={}", token("ann"))).await;
+    ann.event("welcome").await;
+    assert_eq!(ann.ask(send).await["code"], "not_allowed");
+}
+
+#[tokio::test]
+async fn what_is_said_to_who_is_away_is_told_once_on_return() {
+    let node = TestNode::dev(INBOX);
+    let token = node.guest("ann").await;
+    wait_until("ann to be away", async || node.hub.users().online() == 0).await;
+    let mut bob = node.connect("/ws?name=bob").await;
+    bob.event("welcome").await;
+    for n in 0..5 {
+        let ack = bob.ask(json!({"name": "send", "user": "ann", "message": n, "id": n})).await;
+        assert_eq!((&ack["delivered"], &ack["queued"]), (&json!(0), &json!(true)));
+    }
+    assert_eq!(node.metric("fanfare_inbox_kept_total").await, 5.0);
+    assert!(node.metric("fanfare_inbox_bytes").await > 0.0);
+    // Many tabs come back at the same time: one of them gets it, all of it.
+    let path = format!("/ws?token={token}");
+    let tabs = join_all((0..6).map(|_| node.connect(&path))).await;
+    let mut told = Vec::new();
+    for mut tab in tabs {
+        tab.event("welcome").await;
+        tab.say(json!({"name": "ping", "id": "end"})).await;
+        loop {
+            let event = tab.json().await;
+            if event["name"] == "pong" {
+                break;
+            }
+            told.push(event);
+        }
+    }
+    assert_eq!(told.remove(0), json!({"name": "inbox", "count": 3, "dropped": 2}));
+    let told: Vec<_> = told.iter().map(said).collect();
+    assert_eq!(told, [2, 3, 4].map(|n| (json!(n), json!("bob"))).iter().map(|(n, bob)| (n, bob)).collect::<Vec<_>>());
+    assert_eq!(node.metric("fanfare_inbox_told_total").await, 3.0);
+    assert_eq!(node.metric("fanfare_inbox_dropped_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn mentions_wait_for_who_is_away_and_may_hear_them() {
+    let node = TestNode::serve(&format!(
+        "{MIXED}rooms.presence_debounce_ms = 0\n[namespaces.chat]\ninbox_size = 2\n[namespaces.staff]\nsubscribe = \"token\"\n\
+         inbox_size = 2\n[api]\nkeys = [\"key\"]"
+    ));
+    let zoe = node.guest("Zoë").await;
+    wait_until("Zoë to be away", async || node.hub.users().online() == 0).await;
+    let mut ann = node.connect(&format!("/ws?token={}", token("ann"))).await;
+    ann.event("welcome").await;
+    let mut publish = async |room: &str, message: &str| {
+        ann.send(format!(r#"{{"name":"publish","room":"{room}","message":{message},"id":1}}"#)).await;
+        ann.event("ack").await;
+    };
+    publish("chat:1", r#"{"text":"hello @Zo\u00eb, and @ann"}"#).await;
+    publish("chat:1", r#""mail zoe@Zoë.example, @Zoëtrope, @nobody""#).await;
+    publish("staff:1", r#""not for @Zoë""#).await;
+    publish("lobby", r#""nothing is kept here, @Zoë""#).await;
+    let key = [("Authorization", "Bearer key")];
+    let body = json!({"room": "chat:2", "message": "你好@Zoë你好"}).to_string();
+    assert_eq!(request(node.admin, "POST", "/api/publish", &key, &body).await.status, 200);
+    let mut zoe = node.connect(&format!("/ws?token={zoe}")).await;
+    zoe.event("welcome").await;
+    let first = zoe.json().await;
+    assert_eq!(said(&first), (&json!({"text": "hello @Zoë, and @ann"}), &json!("ann")));
+    assert_eq!((&first["mention"], first.get("room")), (&json!("chat:1"), None));
+    let second = zoe.json().await;
+    assert_eq!((&second["message"], &second["mention"]), (&json!("你好@Zoë你好"), &json!("chat:2")));
+    zoe.expect_nothing().await;
+    ann.expect_nothing().await;
+}

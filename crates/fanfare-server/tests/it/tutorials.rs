@@ -440,6 +440,29 @@ async fn t7_the_last_messages_are_there_for_who_enters() {
 }
 
 #[tokio::test]
+async fn t7_mentions_missed_while_away_are_told_on_return() {
+    let node = TestNode::dev("rooms.presence_debounce_ms = 0\n[namespaces.chat]\ninbox_size = 2");
+    let alice = node.guest("Alice").await;
+    wait_until("Alice to be away", async || node.hub.users().online() == 0).await;
+    let mut bob = node.enter("chat:1", "?name=Bobby").await;
+    for line in ["@Alice one", "nobody is meant", "@Alice two", "three, @Alice"] {
+        bob.say(json!({"name": "publish", "message": line})).await;
+        bob.event("message").await;
+    }
+    let mut alice = node.connect(&format!("/ws?token={alice}")).await;
+    alice.event("welcome").await;
+    assert_eq!(alice.json().await, json!({"name": "inbox", "count": 2, "dropped": 1}));
+    for line in ["@Alice two", "three, @Alice"] {
+        let message = alice.event("message").await;
+        assert_eq!(
+            (&message["message"], &message["user"], &message["mention"]),
+            (&json!(line), &json!("Bobby"), &json!("chat:1"))
+        );
+    }
+    alice.expect_nothing().await;
+}
+
+#[tokio::test]
 async fn t8_every_connection_is_counted_closed_once_whatever_its_end() {
     let node = TestNode::dev("limits.message_bytes_max = 1000");
     let mut opened = 0.0;
@@ -596,4 +619,31 @@ async fn t10_what_follows_the_handshake_in_the_same_write_is_not_lost() {
     assert_eq!(raw.head().await.status, 101);
     assert_eq!(raw.frame().await.text(), "early");
     tokio::time::timeout(Duration::from_millis(1), raw.frame()).await.expect_err("nothing more was said");
+}
+
+#[tokio::test]
+async fn t11_connections_of_a_user_are_listed_kicked_and_explained() {
+    let node = TestNode::dev("shards = 2");
+    let mut bob = node.connect("/ws?name=Bobby").await;
+    bob.event("welcome").await;
+    let alice = node.guest("Alice").await;
+    wait_until("Alice's first connection to be counted", async || node.hub.users().online() == 1).await;
+    let mut tabs = Vec::new();
+    for _ in 0..3 {
+        let mut tab = node.connect(&format!("/ws?token={alice}")).await;
+        tab.event("welcome").await;
+        tabs.push(tab);
+    }
+    let get = async |path: &str| request(node.admin, "GET", path, &[], "").await.json();
+    let listed = get("/api/connections?user=Alice").await;
+    assert_eq!(listed["connections"].as_array().expect("a list").len(), 3, "{listed}");
+    let kicked = request(node.admin, "DELETE", "/api/users/Alice/connections", &[], "").await;
+    assert_eq!(kicked.json(), json!({"kicked": 3}));
+    for mut tab in tabs {
+        assert_eq!(tab.closed().await, (4420, "kicked".to_owned()));
+    }
+    assert_eq!(get("/api/connections?user=Alice").await["connections"], json!([]));
+    let closes = get("/api/closes?user=Alice&reason=kicked").await;
+    assert_eq!(closes["closes"].as_array().expect("a list").len(), 3, "{closes}");
+    bob.expect_nothing().await;
 }
