@@ -430,7 +430,7 @@ test('light and dark differ, and both are readable', async () => {
   const grounds = [];
   for (const colorScheme of ['light', 'dark']) {
     const room = freshRoom();
-    const page = await windowOf(`?room=${room}&name=joe`, { colorScheme });
+    const page = await windowOf(`?room=${room}&name=joe-${colorScheme}`, { colorScheme });
     await inRoom(page);
     await say(page, 'can you read this?');
     await shows(page, '#log', /can you read this.*delivered/);
