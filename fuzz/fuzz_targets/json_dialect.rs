@@ -56,7 +56,11 @@ fn check(text: &str, action: &Action<'_>, own: &RoomName, is_bad: bool) {
             let payload = Payload::Json(Bytes::copy_from_slice(json.as_bytes()));
             check_published(room, payload, |_, message| assert_eq!(message.get(), *json, "byte for byte"));
         }
-        Action::Publish { payload, .. } => panic!("{payload:?} in the JSON dialect"),
+        Action::Send { payload: PayloadRef::Json(json), id, .. } => {
+            assert!(text.as_bytes().as_ptr_range().contains(&json.as_ptr()), "borrowed, not written anew");
+            check_id(*id);
+        }
+        Action::Publish { payload, .. } | Action::Send { payload, .. } => panic!("{payload:?} in the JSON dialect"),
         Action::Said(json) => _ = serde_json::from_str::<&RawValue>(json).expect("JSON"),
         Action::Refuse { code, message, id } => {
             check_id(*id);
@@ -76,6 +80,7 @@ fn check(text: &str, action: &Action<'_>, own: &RoomName, is_bad: bool) {
         | Action::History { id, .. }
         | Action::Leave { id, .. }
         | Action::CloseRoom { id, .. }
+        | Action::Refresh { id, .. }
         | Action::Pong { id } => check_id(*id),
         Action::Reply(payload) => panic!("{payload:?} comes back in the JSON dialect"),
         Action::Close(reason) => assert_eq!(*reason, CloseReason::BadMessages),

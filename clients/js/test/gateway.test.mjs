@@ -190,12 +190,14 @@ test('a drain: told, closed 1012, and back not before retry_ms', async () => {
     const exit = victim.drain();
     await until('the drain', () => client.state === 'waiting');
     assert.equal(await exit, 0);
-    assert.equal(drains[0][0], 1_500);
+    // Each client is told a time of its own, so that they do not come back together.
+    const [told] = drains[0];
+    assert.ok(told >= 1_500 && told <= 2_250, `told ${told} ms`);
     assert.equal(client.ends[0].code, 1012);
     await victim.start();
     await until('the return', () => inside.back.length === 2);
     const took = Date.now() - drains[0][1];
-    assert.ok(took >= 1_500, `came back after ${took} ms`);
+    assert.ok(took >= told, `came back after ${took} ms`);
   } finally {
     await victim.end();
   }

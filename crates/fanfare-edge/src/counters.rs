@@ -9,7 +9,7 @@ use fanfare_protocol::wire::Squeezed;
 /// Labels of [`Counters::handshakes`].
 pub const HANDSHAKE_RESULTS: [&str; 6] = ["accepted", "malformed", "origin", "bad_room", "failed", "refused"];
 
-/// Labels of [`Counters::via`].
+/// Labels of what proxies said of their clients, in the order of `Counters::via`.
 pub const VIA_PROXY: [&str; 6] = ["named", "itself", "malformed", "missing", "untrusted", "unknown"];
 
 /// What a proxy said of its client.
@@ -29,7 +29,7 @@ pub(crate) enum Via {
     Unknown = 5,
 }
 
-/// Labels of [`Counters::tls`].
+/// Labels of handshakes over TLS, in the order of `Counters::tls`.
 pub const TLS_RESULTS: [&str; 3] = ["accepted", "failed", "not_tls"];
 
 /// How a TLS handshake ended.

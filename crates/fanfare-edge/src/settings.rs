@@ -44,7 +44,7 @@ impl SendPath {
     }
 }
 
-/// Everything the edge is told. What a reload may change stands in [`Settings::reloaded`]; the rest holds from start to end.
+/// Everything the edge is told. What a reload may change stands in `Settings::reloaded`; the rest holds from start to end.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Name of this node, told in `welcome`.
