@@ -33,6 +33,8 @@ pub enum Command {
     Pub(PubArgs),
     /// Tell why connections were closed, and what to do about it.
     Why(WhyArgs),
+    /// Show what a gateway does, live: rates, closes, the slowest consumers and the largest rooms.
+    Top(TopArgs),
     /// Take a gateway out of service: close its connections at an even pace, and show how far that has got.
     Drain(DrainArgs),
     /// Validate a configuration and print the memory its limits add up to.
@@ -168,6 +170,30 @@ pub struct WhyArgs {
     /// Which gateway.
     #[command(flatten)]
     pub api: ApiArgs,
+}
+
+/// Arguments of `fanfare top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Time between two looks, from 100ms to 1h.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Print one frame as text and end; so does an output that is no terminal.
+    #[arg(long)]
+    pub once: bool,
+    /// No colour; so does NO_COLOR in the environment.
+    #[arg(long)]
+    pub no_color: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if (Duration::from_millis(100)..=Duration::from_secs(3_600)).contains(&time) => Ok(time),
+        _ => Err("a time from 100ms to 1h is wanted, such as 1s".to_owned()),
+    }
 }
 
 /// Arguments of `fanfare check`.
@@ -397,7 +423,9 @@ mod tests {
             "fanfare serve --listen 8080",
             "fanfare dev --log xml",
             "fanfare dev --shards 2000",
-            "fanfare top",
+            "fanfare top --interval 1ms",
+            "fanfare top --interval 2h",
+            "fanfare tap",
             "fanfare config",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             cli::block_on(commands::publish::run(&args.room, args.message.as_deref(), &args.url, args.key.clone()))
         }
         Command::Why(args) => cli::block_on(commands::why::run(&args)),
+        Command::Top(args) => cli::block_on(commands::top::run(&args)),
         Command::Drain(args) => cli::block_on(commands::drain::run(&args)),
         Command::Check(args) => commands::check::run(&args),
         Command::Config(print) => commands::config::run(&print),

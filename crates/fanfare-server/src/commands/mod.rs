@@ -9,6 +9,7 @@ pub mod publish;
 pub mod serve;
 pub mod sub;
 pub mod token;
+pub mod top;
 pub mod train;
 pub mod version;
 pub mod why;

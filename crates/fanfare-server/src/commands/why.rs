@@ -122,7 +122,7 @@ fn row(close: &Close) -> [String; 8] {
 }
 
 /// Names are what clients say: nothing of them may reach the terminal as a command.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

@@ -42,8 +42,17 @@ const SOCKETS: &[&str] = &[
 /// Randomness and calendars: core crates are told the time and the dice.
 const DICE: &[&str] = &["rand", "rand_core", "getrandom", "fastrand", "uuid", "chrono", "time", "quanta", "coarsetime"];
 /// What only a program needs.
-const PROGRAM: &[&str] =
-    &["clap", "toml", "anyhow", "mimalloc", "tracing-subscriber", "prometheus-client", "indicatif", "criterion"];
+const PROGRAM: &[&str] = &[
+    "clap",
+    "toml",
+    "anyhow",
+    "mimalloc",
+    "tracing-subscriber",
+    "prometheus-client",
+    "indicatif",
+    "criterion",
+    "ratatui",
+];
 const RELAYS: &[&str] = &["redis", "fred", "nats", "async-nats"];
 const SERDE: &[&str] = &["serde", "serde_json"];
 const DASHMAP: &[&str] = &["dashmap"];

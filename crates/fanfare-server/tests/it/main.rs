@@ -42,4 +42,5 @@ mod systemd;
 mod tidy;
 mod tls;
 mod tokens;
+mod top;
 mod tutorials;
