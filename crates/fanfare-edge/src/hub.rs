@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use tokio::sync::Notify;
 
-use crate::canary::Canary;
+use crate::canary::{self, Canary};
 use crate::drain::DrainPlan;
 use crate::gate::Gate;
 use crate::idempotency::Idempotency;
@@ -286,6 +286,12 @@ impl Hub {
     #[must_use]
     pub fn revocations(&self) -> &RevocationList {
         &self.revocations
+    }
+
+    /// What `/readyz` says: this node stays in service, and every shard of it delivers.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.drain.has_begun() && canary::seems_late(self).is_none()
     }
 
     /// Whether this node is leaving service.

@@ -149,7 +149,11 @@ impl Writer<'_> {
         self.publish_to_write(hub)?;
         self.canaries(hub)?;
         self.moderation(hub)?;
-        self.gauge("ready", "1 until the node leaves service", i64::from(!hub.drain().has_begun()))?;
+        self.gauge(
+            "ready",
+            "1 while /readyz says so: until the node leaves service, and not while a shard is late",
+            i64::from(hub.is_ready()),
+        )?;
         self.configuration(hub)?;
         self.build_info(hub.settings().send_path.as_str())
     }

@@ -145,7 +145,7 @@ fn commands_on_a_connection_of_one_room() {
 
 #[test]
 fn what_cannot_be_read_is_refused_by_field() {
-    use ErrorCode::{BadMessage, BadRoom, NotAvailable, UnknownCommand};
+    use ErrorCode::{BadMessage, BadRoom, UnknownCommand};
     let cases = [
         ("", BadMessage, "JSON object", NO_ID),
         ("hello", BadMessage, "JSON object", NO_ID),
@@ -183,7 +183,8 @@ fn what_cannot_be_read_is_refused_by_field() {
         (r#"{"name":"history","room":"a","limit":"5"}"#, BadMessage, "from 1 to 1000", NO_ID),
         (r#"{"name":"history","room":"a","limit":-1}"#, BadMessage, "from 1 to 1000", NO_ID),
         (r#"{"name":"history","room":"a","since":"x"}"#, BadMessage, "EPOCH:OFFSET", NO_ID),
-        (r#"{"name":"send","user":"a","message":1}"#, NotAvailable, "`send`", NO_ID),
+        (r#"{"name":"send","user":"a","id":1}"#, BadMessage, "`message` is missing", id("1")),
+        (r#"{"name":"send","message":1}"#, BadMessage, "`user` is missing", NO_ID),
         (r#"{"name":"refresh","id":1}"#, BadMessage, "`token` is missing", id("1")),
         (r#"{"name":"refresh","token":null}"#, BadMessage, "`token` must be a string", NO_ID),
         (r#"{"name":"refresh","token":["a.b.c"]}"#, BadMessage, "`token` must be a string", NO_ID),

@@ -25,7 +25,9 @@ async fn a_shard_that_is_held_up_is_named_within_three_seconds_and_is_ready_agai
     let late = ready().await;
     late.expect_problem(503, "shard_late");
     assert!(late.text().contains("shard 1 has not delivered"), "{late:?}");
+    assert_eq!(node.metric("fanfare_ready").await, 0.0, "the metric and the page say the same");
     assert_eq!(request(node.admin, "GET", "/livez", &[], "").await.status, 200, "it must not be restarted");
     wait_until("it to be ready again", async || ready().await.status == 200).await;
     assert!(begun.elapsed() >= Duration::from_millis(3_500), "{:?}", begun.elapsed());
+    assert_eq!(node.metric("fanfare_ready").await, 1.0);
 }
