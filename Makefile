@@ -95,7 +95,7 @@ unit: ## unit and integration tests of all crates, the load generator's audit in
 # `unit` has run them over the path that `auto` chooses: io_uring where the kernel allows it.
 send-paths: ## the integration tests over plain writes, without io_uring
 	$(say) 'integration tests over plain writes'
-	@FANFARE_TEST_SEND_PATH=writev cargo test -p fanfare-server --test it $(LOCKED) -- --skip arrows --skip tidy
+	@TEST_SEND_PATH=writev cargo test -p fanfare-server --test it $(LOCKED) -- --skip arrows --skip tidy
 
 doctest:
 	$(say) 'examples in the docs'

@@ -65,7 +65,9 @@ impl Gateway {
             assert!(toml.contains(from), "{from}");
             toml = toml.replace(from, to);
         }
-        fs::write(self.path("fanfare.toml"), toml).expect("a file");
+        // At once: a signal sent before may still be on its way, and would find half of it.
+        fs::write(self.path("next.toml"), toml).expect("a file");
+        fs::rename(self.path("next.toml"), self.path("fanfare.toml")).expect("a file");
     }
 
     async fn call(&self, method: &str, path: &str, key: &str, body: &str) -> Answer {

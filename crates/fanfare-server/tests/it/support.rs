@@ -184,7 +184,7 @@ impl Drop for TestNode {
 fn over_base(toml: &str) -> String {
     let mut all: toml::Table = BASE.parse().expect("the base is TOML");
     // `make send-paths` runs all tests once more over the portable send path.
-    if let Ok(path) = std::env::var("FANFARE_TEST_SEND_PATH") {
+    if let Ok(path) = std::env::var("TEST_SEND_PATH") {
         all.insert("send_path".to_owned(), path.into());
     }
     lay_over(&mut all, toml.parse().expect("the test's configuration is TOML"));
