@@ -120,7 +120,9 @@ impl<P: Encode> Shard<P> {
                     drop(slices);
                     self.budget.release(outbox.consume(taken));
                     progress.taken += taken;
-                    if taken < offered {
+                    // Bytes that are counted and lie nowhere would be offered for ever.
+                    debug_assert!(offered > 0, "a queue that counts bytes has some to offer");
+                    if taken < offered || offered == 0 {
                         progress.is_empty = false;
                         return progress;
                     }
