@@ -1,7 +1,7 @@
 //! Configuration: a file, the environment and flags become one typed [`Config`], or every reason why not.
 //!
-//! `raw.rs` declares the keys, `layer.rs` lays the sources over each other (flags over environment over file over
-//! defaults), `typed.rs` is the only place that gives the values a meaning. Nothing after it re-checks them. No
+//! `raw.rs` declares the keys, in a file of `raw/` for each subject, `layer.rs` lays the sources over each other (flags
+//! over environment over file over defaults), `typed.rs` and `typed/` are the only place that gives the values a meaning. Nothing after it re-checks them. No
 //! function here but [`Environment::of_process`] and [`ConfigFile::read`] looks at the process or the disk for
 //! configuration, so tests hand in what they want.
 

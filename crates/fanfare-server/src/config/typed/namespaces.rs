@@ -1,0 +1,85 @@
+//! Rules by namespace.
+
+use fanfare_guard::{NamespacePolicy, Namespaces, Right, SlowPolicy};
+
+use crate::config::moderation;
+use crate::config::raw::{self, DEFAULT_NAMESPACE, Namespace, Raw, Who, key_path, namespace_path};
+use crate::config::value::Setting;
+
+use super::check::{Check, HOUR_MS};
+
+/// A year.
+const HISTORY_MS_MAX: u64 = 365 * 24 * HOUR_MS;
+
+impl Check {
+    pub(super) fn namespaces(&mut self, raw: &Raw) -> Namespaces {
+        let fallback = &raw.namespaces[DEFAULT_NAMESPACE];
+        let default = self.namespace(DEFAULT_NAMESPACE, fallback, fallback);
+        let others = raw.namespaces.iter().filter(|(name, _)| *name != DEFAULT_NAMESPACE);
+        let others = others.map(|(name, rules)| (name.clone(), self.namespace(name, rules, fallback))).collect();
+        Namespaces::new(default, others)
+    }
+
+    /// The policy of one namespace; what its table leaves out comes from the default namespace.
+    fn namespace(&mut self, name: &str, rules: &Namespace, fallback: &Namespace) -> NamespacePolicy {
+        fn given<'a, T>(own: &'a Setting<T>, fallback: &'a Setting<T>) -> &'a Setting<T> {
+            if own.is_given() { own } else { fallback }
+        }
+        let path = |key: &str| key_path(&namespace_path(name), key);
+        let ticker = given(&rules.ticker_ms, &fallback.ticker_ms);
+        if (1..10).contains(&ticker.value) {
+            self.problem(ticker, format!("`{}` must be 0 or at least 10", path("ticker_ms")));
+        }
+        NamespacePolicy {
+            subscribe: right(given(&rules.subscribe, &fallback.subscribe).value),
+            publish: right(given(&rules.publish, &fallback.publish).value),
+            presence: given(&rules.presence, &fallback.presence).value,
+            join_leave: given(&rules.join_leave, &fallback.join_leave).value,
+            history_size: self.number_u32(
+                &path("history_size"),
+                given(&rules.history_size, &fallback.history_size),
+                0..=1_000_000,
+            ),
+            history_bytes_max: self.count(
+                &path("history_bytes_max"),
+                given(&rules.history_bytes_max, &fallback.history_bytes_max),
+                1..=1 << 40,
+            ),
+            history_ms: self.number(
+                &path("history_ms"),
+                given(&rules.history_ms, &fallback.history_ms),
+                0..=HISTORY_MS_MAX,
+            ),
+            slow: slow(given(&rules.slow, &fallback.slow).value),
+            last_value: given(&rules.history_size, &fallback.history_size).value == 1
+                && given(&rules.slow, &fallback.slow).value == raw::Slow::Latest,
+            ticker_ms: self.number(&path("ticker_ms"), ticker, 0..=24 * HOUR_MS),
+            coalesce_ms: self.number(&path("coalesce_ms"), given(&rules.coalesce_ms, &fallback.coalesce_ms), 0..=1_000),
+            inbox_size: self.number_u32(
+                &path("inbox_size"),
+                given(&rules.inbox_size, &fallback.inbox_size),
+                0..=10_000,
+            ),
+            client_close: given(&rules.client_close, &fallback.client_close).value,
+            filter: moderation::filter(given(&rules.filter, &fallback.filter).value),
+        }
+    }
+}
+
+pub(super) fn right(who: Who) -> Right {
+    match who {
+        Who::Anyone => Right::Anyone,
+        Who::User => Right::User,
+        Who::Token => Right::Token,
+        Who::Nobody => Right::Nobody,
+    }
+}
+
+fn slow(policy: raw::Slow) -> SlowPolicy {
+    match policy {
+        raw::Slow::Evict => SlowPolicy::Evict,
+        raw::Slow::DropOldest => SlowPolicy::DropOldest,
+        raw::Slow::Latest => SlowPolicy::Latest,
+        raw::Slow::EvictResumable => SlowPolicy::EvictResumable,
+    }
+}
