@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use hyper::header::{FORWARDED, HeaderMap, HeaderName};
+use hyper::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 use crate::trusted::Trusted;
 
@@ -35,51 +35,73 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 impl ForwardedHeader {
     /// Reads it.
     pub(crate) fn read(self, headers: &HeaderMap, trusted: &Trusted) -> Told {
-        let name = match self {
-            Self::XForwardedFor => X_FORWARDED_FOR,
-            Self::Forwarded => FORWARDED,
-        };
-        let mut told = Told::Nothing;
-        for line in headers.get_all(name).iter().rev() {
-            let Ok(line) = line.to_str() else { return Told::Nothing };
-            for element in elements(line).rev() {
-                let address = match self {
-                    Self::XForwardedFor => node(element),
-                    Self::Forwarded => forwarded_for(element).and_then(node),
-                };
-                match address {
-                    Some(address) if trusted.has(Some(address)) => told = Told::Trusted(address),
-                    Some(address) => return Told::Client(address),
-                    None => return Told::Nothing,
-                }
-            }
+        let lines = |name: HeaderName| headers.get_all(name).into_iter().rev().map(HeaderValue::as_bytes);
+        match self {
+            Self::XForwardedFor => last_untrusted(lines(X_FORWARDED_FOR).flat_map(x_forwarded_for), trusted),
+            Self::Forwarded => last_untrusted(lines(FORWARDED).flat_map(forwarded), trusted),
         }
-        told
     }
 }
 
-/// Parts of a comma list. Commas within quotes do not part.
-fn elements(line: &str) -> impl DoubleEndedIterator<Item = &str> {
-    split(line, ',').into_iter().map(str::trim).filter(|element| !element.is_empty())
+/// `addresses` come last first; `None` stands for what is no address.
+fn last_untrusted(addresses: impl Iterator<Item = Option<IpAddr>>, trusted: &Trusted) -> Told {
+    let mut told = Told::Nothing;
+    for address in addresses {
+        match address {
+            Some(address) if trusted.has(Some(address)) => told = Told::Trusted(address),
+            Some(address) => return Told::Client(address),
+            None => return Told::Nothing,
+        }
+    }
+    told
 }
 
-fn split(text: &str, separator: char) -> Vec<&str> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    text.split(|c| {
+/// What a line names, last first. It is a plain list: what stands before a comma, quotes or bytes that are no text, changes nothing behind it.
+fn x_forwarded_for(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
+    let elements = line.rsplit(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty());
+    elements.map(|element| str::from_utf8(element).ok().and_then(node))
+}
+
+/// The same of a line of RFC 7239. One that is not written so names nobody.
+fn forwarded(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
+    let Some(elements) = str::from_utf8(line).ok().and_then(|line| split(line, ',')) else {
+        return vec![None].into_iter();
+    };
+    let elements = elements.into_iter().rev().map(str::trim).filter(|element| !element.is_empty());
+    elements.map(|element| forwarded_for(element).and_then(node)).collect::<Vec<_>>().into_iter()
+}
+
+/// The parts of `text` between separators; those within quotes do not part. `None` where a quote is anywhere but around a whole value: a proxy adds
+/// itself to a line as a stranger wrote it, and with a quote left open the stranger could make of that a part of his own element.
+fn split(text: &str, separator: char) -> Option<Vec<&str>> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    let (mut before, mut is_quoted, mut is_escaped, mut is_over) = ('\0', false, false, false);
+    for (at, c) in text.char_indices() {
         match c {
             _ if is_escaped => is_escaped = false,
             '\\' if is_quoted => is_escaped = true,
-            '"' => is_quoted = !is_quoted,
-            _ => return c == separator && !is_quoted,
+            '"' if is_quoted => (is_quoted, is_over) = (false, true),
+            _ if is_quoted => {}
+            '"' if before == '=' => is_quoted = true,
+            '"' => return None,
+            ',' | ';' => is_over = false,
+            ' ' | '\t' => {}
+            _ if is_over => return None,
+            _ => {}
         }
-        false
-    })
-    .collect()
+        if c == separator && !is_quoted {
+            parts.push(&text[start..at]);
+            start = at + 1;
+        }
+        before = c;
+    }
+    parts.push(&text[start..]);
+    (!is_quoted).then_some(parts)
 }
 
 /// The value of `for` in an element such as `for="[2001:db8::1]:80";proto=https`, without its quotes. Addresses need no escapes.
 fn forwarded_for(element: &str) -> Option<&str> {
-    let mut values = split(element, ';').into_iter().filter_map(|pair| {
+    let mut values = split(element, ';')?.into_iter().filter_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
         name.eq_ignore_ascii_case("for").then_some(value)
     });
@@ -189,6 +211,28 @@ mod tests {
             "for=\"\\192.0.2.7\"",
         ] {
             check(&[line], Told::Nothing);
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_before_does_not_hide_what_a_proxy_adds() {
+        for stranger in [r#"""#, r#"x=""#, r#"6.6.6.6, ""#, "\\", r#"for="6.6.6.6"#, "\u{e9}"] {
+            let line = format!("{stranger}, 192.0.2.7");
+            check(ForwardedHeader::XForwardedFor, &[&line], client("192.0.2.7"));
+        }
+        for added in ["for=192.0.2.7", r#"for="192.0.2.7:80""#, r#"for=192.0.2.7;host="a\"b""#] {
+            let told = |stranger: &str, expect| {
+                check(ForwardedHeader::Forwarded, &[&format!("{stranger}, {added}")], expect);
+            };
+            for stranger in ["for=6.6.6.6", "for", "=;=", r#"x="\"";y="for=6.6.6.6""#, r#"for="6.6.6.6" "#] {
+                told(stranger, client("192.0.2.7"));
+            }
+            // Of these the end of a quoted value is not where the stranger's part ends.
+            for stranger in
+                [r#"for=6.6.6.6;x=""#, r#"for=6.6.6.6;x="\"#, r#"for=6.6.6.6, x="a"b"#, r#"for=6.6.6.6;x=a""#]
+            {
+                told(stranger, Told::Nothing);
+            }
         }
     }
 }
