@@ -317,8 +317,7 @@ fn nearest_variable(name: &str) -> Option<String> {
     let allowance = (found.len() / 3).clamp(2, 4);
     names
         .into_iter()
-        .map(|known| (slips(found, &known[PREFIX.len()..]), known))
-        .filter(|&(slips, _)| slips <= allowance)
+        .filter_map(|known| Some((slips(found, &known[PREFIX.len()..], allowance)?, known)))
         .min()
         .map(|(_, known)| known)
 }

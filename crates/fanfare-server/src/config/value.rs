@@ -271,19 +271,33 @@ pub(crate) fn nearest<'a>(found: &str, candidates: impl Iterator<Item = &'a str>
     let found = found.to_lowercase();
     let allowance = (found.chars().count() / 3).max(2);
     candidates
-        .map(|candidate| (slips(&found, &candidate.to_lowercase()), candidate))
-        .filter(|&(slips, candidate)| slips <= allowance && slips < candidate.chars().count())
+        .filter_map(|candidate| Some((slips(&found, &candidate.to_lowercase(), allowance)?, candidate)))
+        .filter(|&(slips, candidate)| slips < candidate.chars().count())
         .min_by_key(|&(slips, _)| slips)
         .map(|(_, candidate)| candidate)
 }
 
-/// How many slips of the pen lie between two names. A forgotten unit (`ping` for `ping_ms`) is one.
-pub(crate) fn slips(found: &str, known: &str) -> usize {
+/// How many slips of the pen lie between two names, where that is at most `allowance`. A forgotten unit (`ping` for `ping_ms`) is one.
+pub(crate) fn slips(found: &str, known: &str, allowance: usize) -> Option<usize> {
     let unit = known.strip_prefix(found).and_then(|rest| rest.strip_prefix('_'));
-    match unit {
+    let slips = match unit {
         Some(unit) if !found.is_empty() && !unit.contains('_') => 1,
+        // Most names are told apart by their letters alone: much quicker, and each is compared with all.
+        _ if letters_between(found, known) > allowance => return None,
         _ => strsim::damerau_levenshtein(found, known),
-    }
+    };
+    (slips <= allowance).then_some(slips)
+}
+
+/// Letters that one of them has and the other has not, in any order: at least so many slips lie between them, since each adds at most one
+/// letter and takes away at most one.
+fn letters_between(one: &str, other: &str) -> usize {
+    let mut counts = [0_i32; 64];
+    let place = |c: char| c as usize % 64;
+    one.chars().for_each(|c| counts[place(c)] += 1);
+    other.chars().for_each(|c| counts[place(c)] -= 1);
+    let surplus = |sign: i32| counts.iter().map(|&count| (count * sign).max(0).unsigned_abs() as usize).sum::<usize>();
+    surplus(1).max(surplus(-1))
 }
 
 /// A key's value together with where it came from.
@@ -354,6 +368,43 @@ mod tests {
         assert_eq!(nearest("message_bytes", words.into_iter()), Some("message_bytes_max"));
         assert_eq!(nearest("colour", words.into_iter()), None);
         assert_eq!(nearest("x", ["on"].into_iter()), None);
+    }
+
+    #[test]
+    fn names_are_told_apart_as_if_all_were_compared() {
+        let names = [
+            "",
+            "x",
+            "on",
+            "rooms",
+            "rooms_max",
+            "romos_max",
+            "rooms_ms",
+            "ping",
+            "ping_ms",
+            "gnip",
+            "message_bytes_max",
+            "masage_bytes_mx",
+            "massage_btyes_max",
+            "FANFARE_LISTEN",
+            "héllo",
+            "hello",
+            "房间",
+            "房间_max",
+            "ca",
+            "abc",
+        ];
+        for (found, known) in names.iter().flat_map(|found| names.map(|known| (*found, known))) {
+            let far = strsim::damerau_levenshtein(found, known);
+            assert!(letters_between(found, known) <= far, "{found} {known}");
+            let forgot_unit = (found, known) == ("ping", "ping_ms")
+                || known.strip_prefix(found).is_some_and(|rest| !found.is_empty() && rest.starts_with('_'));
+            let far = if forgot_unit { 1 } else { far };
+            for allowance in 0..6 {
+                assert_eq!(slips(found, known, allowance), (far <= allowance).then_some(far), "{found} {known}");
+            }
+        }
+        assert_eq!(letters_between("colour", "rooms_max"), 6);
     }
 
     #[test]
