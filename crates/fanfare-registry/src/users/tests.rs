@@ -227,7 +227,7 @@ fn everything_is_told_once_whatever_comes_back_at_the_same_time() {
     let users = users(InboxLimits { bytes_max: 1 << 30, total_bytes_max: 1 << 30, ..INBOXES });
     let ann = name("ann");
     let (is_over, told) = (std::sync::atomic::AtomicBool::new(false), AtomicUsize::new(0));
-    let (mut live, mut returned) = (0, 0);
+    let (mut live, mut returned, mut sent) = (0, 0, 0);
     std::thread::scope(|scope| {
         let tabs: Vec<_> = (1..=3)
             .map(|n| {
@@ -251,18 +251,25 @@ fn everything_is_told_once_whatever_comes_back_at_the_same_time() {
                 })
             })
             .collect();
-        for n in 0..LETTERS {
+        let mut n = 0;
+        // On a busy machine the tabs may need longer to be both here and away.
+        while n < LETTERS || (n < 100 * LETTERS && (live == 0 || returned == 0)) {
+            n += 1;
             match users.route(&ann, letter(&n.to_string(), u32::MAX, s(1)), s(1)) {
                 Routed::To(places) => live += usize::from(!places.is_empty()),
                 Routed::Kept => returned += 1,
                 Routed::Refused => panic!("there is place"),
             }
+            if n.is_multiple_of(64) {
+                std::thread::yield_now();
+            }
         }
+        sent = n as usize;
         is_over.store(true, Ordering::Relaxed);
         tabs.into_iter().for_each(|tab| tab.join().expect("a tab that does not panic"));
     });
     let rest = users.collect(&ann, s(1)).letters().len();
-    assert_eq!(live + returned, LETTERS as usize);
+    assert_eq!(live + returned, sent);
     assert_eq!(told.into_inner() + rest, returned, "what was kept is told once");
     assert!(live > 0 && returned > 0, "{live} {returned}");
 }
