@@ -2,12 +2,11 @@
 //! Beside every deed stands what the model notes about it.
 
 use std::collections::BTreeMap;
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fanfare_fanout::{Delivery, FlushQuota, Lane, LaneEvent, LaneId, Outcome, Receipt, RoomId, Sink};
+use fanfare_fanout::{Delivery, FlushQuota, Lane, LaneEvent, LaneId, Receipt, RoomId};
 use fanfare_protocol::wire::{Decoder, Input, Opcode, close_frame, frame};
 use fanfare_protocol::{
     Action, CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, ReplyId, RoomEvent, RoomName, Session, Target,
@@ -15,12 +14,13 @@ use fanfare_protocol::{
 };
 use fanfare_registry::{Draft, Item, JoinError, Presence, PublishError, Room};
 
-use crate::client::Due;
-use crate::world::{ACKS_RESERVE_BYTES, CLOSE, LIMITS, PING, PONG, REPLY_PAUSE, ROOMS_PER_CLIENT, WRITE, World};
+use super::client::Due;
+use super::world::{ACKS_RESERVE_BYTES, CLOSE, LIMITS, PING, PONG, REPLY_PAUSE, ROOMS_PER_CLIENT, WRITE, World};
+use crate::wires::Wire;
 
 /// Tell a publisher what became of its publication.
 #[derive(Debug)]
-pub(crate) struct Ack {
+pub(super) struct Ack {
     lane: LaneId,
     id: Box<str>,
     delivery: Delivery,
@@ -28,13 +28,13 @@ pub(crate) struct Ack {
 
 /// The gateway's side of a connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
-    pub(crate) shard: usize,
-    pub(crate) lane: LaneId,
-    pub(crate) session: Session,
-    pub(crate) user: Option<UserName>,
-    pub(crate) rooms: BTreeMap<usize, Arc<Room>>,
-    pub(crate) phase: Phase,
+pub(super) struct Connection {
+    pub(super) shard: usize,
+    pub(super) lane: LaneId,
+    pub(super) session: Session,
+    pub(super) user: Option<UserName>,
+    pub(super) rooms: BTreeMap<usize, Arc<Room>>,
+    pub(super) phase: Phase,
     decoder: Decoder,
     heard: Duration,
     pinged: Option<Duration>,
@@ -43,44 +43,13 @@ pub(crate) struct Connection {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(super) enum Phase {
     Open,
     Closing { deadline: Duration, peer_has_closed: bool, is_deaf: bool },
 }
 
-/// The sockets of one shard.
-#[derive(Debug, Default)]
-pub(crate) struct Wires(pub(crate) BTreeMap<u32, Wire>);
-
-#[derive(Debug, Default)]
-pub(crate) struct Wire {
-    /// How much more it takes; `None`: everything.
-    pub(crate) takes: Option<usize>,
-    pub(crate) is_broken: bool,
-    /// What the client has not looked at.
-    pub(crate) received: Vec<u8>,
-}
-
-impl Sink for Wires {
-    fn send(&mut self, lane: u32, bytes: &[u8]) -> Outcome {
-        let wire = self.0.get_mut(&lane).expect("only open lanes are offered anything");
-        if wire.is_broken {
-            return Outcome::Gone;
-        }
-        let taken = wire.takes.map_or(bytes.len(), |left| left.min(bytes.len()));
-        wire.takes = wire.takes.map(|left| left - taken);
-        wire.received.extend_from_slice(&bytes[..taken]);
-        Outcome::Taken(taken)
-    }
-
-    fn send_vectored(&mut self, lane: u32, slices: &[IoSlice<'_>]) -> Outcome {
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-        self.send(lane, &bytes)
-    }
-}
-
 impl World {
-    pub(crate) fn admit(&mut self, n: usize, shard: usize, session: Session, user: Option<UserName>) {
+    pub(super) fn admit(&mut self, n: usize, shard: usize, session: Session, user: Option<UserName>) {
         let lane = self.shards[shard].0.open(self.clients[n].variant as u8);
         self.shards[shard].1.0.insert(lane.index, Wire::default());
         self.by_lane.insert((shard, lane.index), n);
@@ -121,7 +90,7 @@ impl World {
     // ---- reading ----
 
     /// Reads up to `count` bytes of what a client has sent.
-    pub(crate) fn read(&mut self, n: usize, count: usize) {
+    pub(super) fn read(&mut self, n: usize, count: usize) {
         let Some(Connection { shard, lane, .. }) = self.connections[n] else { return };
         if self.shards[shard].0.reply_bytes(lane) >= REPLY_PAUSE {
             return;
@@ -197,7 +166,7 @@ impl World {
         }
     }
 
-    pub(crate) fn is_open(&self, n: usize) -> bool {
+    pub(super) fn is_open(&self, n: usize) -> bool {
         self.connections[n].as_ref().is_some_and(|connection| connection.phase == Phase::Open)
     }
 
@@ -439,7 +408,7 @@ impl World {
     }
 
     /// Closes a room for all, if it exists.
-    pub(crate) fn close_room(&mut self, room: usize) -> bool {
+    pub(super) fn close_room(&mut self, room: usize) -> bool {
         let life = self.directory.remove(&room);
         assert_eq!(self.registry.close(&self.names[room]), life.is_some());
         let Some(life) = life else { return false };
@@ -450,7 +419,7 @@ impl World {
 
     // ---- the loop of a shard ----
 
-    pub(crate) fn take_items(&mut self, shard: usize, items: usize) {
+    pub(super) fn take_items(&mut self, shard: usize, items: usize) {
         let intake = self.registry.shards()[shard].clone();
         for _ in 0..items {
             let Some(item) = intake.pop() else { break };
@@ -489,7 +458,7 @@ impl World {
         self.see_to_lanes(shard);
     }
 
-    pub(crate) fn flush(&mut self, shard: usize, quota: FlushQuota) {
+    pub(super) fn flush(&mut self, shard: usize, quota: FlushQuota) {
         let (fanout, wires) = &mut self.shards[shard];
         fanout.tell_time(self.now);
         fanout.flush(wires, quota);
@@ -536,7 +505,7 @@ impl World {
     }
 
     /// A client takes bytes again.
-    pub(crate) fn writable(&mut self, n: usize) {
+    pub(super) fn writable(&mut self, n: usize) {
         let now = self.now;
         let Some(Connection { shard, lane, .. }) = self.connections[n] else { return };
         let (fanout, wires) = &mut self.shards[shard];
@@ -554,7 +523,7 @@ impl World {
     }
 
     /// Heartbeats and deadlines.
-    pub(crate) fn see_to_deadlines(&mut self) {
+    pub(super) fn see_to_deadlines(&mut self) {
         let now = self.now;
         for n in 0..self.connections.len() {
             let Some(connection) = &mut self.connections[n] else { continue };
@@ -586,7 +555,7 @@ impl World {
 
     // ---- ends ----
 
-    pub(crate) fn end(&mut self, n: usize, reason: CloseReason) {
+    pub(super) fn end(&mut self, n: usize, reason: CloseReason) {
         if !self.is_open(n) {
             return;
         }
@@ -644,7 +613,7 @@ impl World {
         }
     }
 
-    pub(crate) fn remove(&mut self, n: usize) {
+    pub(super) fn remove(&mut self, n: usize) {
         let Some(connection) = &self.connections[n] else { return };
         let (shard, lane) = (connection.shard, connection.lane);
         assert!(connection.rooms.is_empty(), "rooms are left when a connection ends");

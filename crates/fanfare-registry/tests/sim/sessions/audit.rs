@@ -7,22 +7,22 @@ use base64::engine::general_purpose::STANDARD;
 use fanfare_protocol::{CloseReason, Variant};
 use serde_json::Value;
 
-use crate::client::{Asked, Due};
-use crate::far::{Heard, client_frame};
-use crate::shell::Phase;
-use crate::world::{OUTBOX, World};
+use super::client::{Asked, Due};
+use super::far::{Heard, client_frame};
+use super::shell::Phase;
+use super::world::{OUTBOX, World};
 
 /// The number that every message of a run carries.
-pub(crate) fn number_in(bytes: &[u8]) -> usize {
+pub(super) fn number_in(bytes: &[u8]) -> usize {
     let text = String::from_utf8_lossy(bytes);
     text.split('#').nth(1).and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no number in {text}"))
 }
 
 impl World {
     /// A client looks at what has come, and answers what wants an answer.
-    pub(crate) fn hear(&mut self, n: usize) {
+    pub(super) fn hear(&mut self, n: usize) {
         let Some(connection) = &self.connections[n] else { return };
-        let wire = self.shards[connection.shard].1.0.get_mut(&connection.lane.index).expect("a wire");
+        let wire = self.shards[connection.shard].1.at(connection.lane);
         if wire.received.is_empty() {
             return;
         }
@@ -179,7 +179,7 @@ impl World {
 
     // ---- after every step ----
 
-    pub(crate) fn check_step(&mut self) {
+    pub(super) fn check_step(&mut self) {
         let mut queued = 0;
         for n in 0..self.clients.len() {
             self.hear(n);
@@ -216,7 +216,7 @@ impl World {
     // ---- at the end of a run ----
 
     /// After everything was let through.
-    pub(crate) fn check_client(&mut self, n: usize) {
+    pub(super) fn check_client(&mut self, n: usize) {
         let client = &self.clients[n];
         let missing: usize = client.due.values().map(std::collections::VecDeque::len).sum();
         let Some(reason) = client.ended else {
@@ -238,7 +238,7 @@ impl World {
         }
     }
 
-    pub(crate) fn check_receipts(&mut self) {
+    pub(super) fn check_receipts(&mut self) {
         let told = self.told.lock();
         let last = self.clock.load(Ordering::Relaxed);
         for publication in self.acks.values() {

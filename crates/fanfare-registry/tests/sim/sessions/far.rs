@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// What a client heard, in the order it came.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(super) enum Heard {
     /// An object of the JSON dialect.
     Json(Value),
     /// Messages of the text dialect, and whether they came as text; several where they were joined.
@@ -16,16 +16,16 @@ pub(crate) enum Heard {
 
 /// Bytes come in, whole frames go out. Strict: whatever RFC 6455 forbids a server is a failure of the run.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
+pub(super) struct Reader {
     bytes: Vec<u8>,
     /// Bytes of whole frames so far.
-    pub(crate) whole: u64,
+    pub(super) whole: u64,
     has_closed: bool,
 }
 
 impl Reader {
     /// Takes bytes in; gives what is whole.
-    pub(crate) fn read(&mut self, bytes: &[u8], speaks_json: bool) -> Vec<Heard> {
+    pub(super) fn read(&mut self, bytes: &[u8], speaks_json: bool) -> Vec<Heard> {
         self.bytes.extend_from_slice(bytes);
         let mut heard = Vec::new();
         while let Some((first, payload, length)) = frame(&self.bytes) {
@@ -40,7 +40,7 @@ impl Reader {
     }
 
     /// Bytes of a frame that is not whole yet.
-    pub(crate) fn rest(&self) -> u64 {
+    pub(super) fn rest(&self) -> u64 {
         self.bytes.len() as u64
     }
 }
@@ -90,7 +90,7 @@ fn interpret(first: u8, payload: &[u8], speaks_json: bool) -> Heard {
 }
 
 /// Appends one masked client frame.
-pub(crate) fn client_frame(first: u8, payload: &[u8], out: &mut impl Extend<u8>) {
+pub(super) fn client_frame(first: u8, payload: &[u8], out: &mut impl Extend<u8>) {
     let mask = [0x37, 0xfa, first, 0x3d];
     let mut header = vec![first];
     match payload.len() {

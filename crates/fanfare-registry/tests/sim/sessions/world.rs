@@ -13,9 +13,11 @@ use fanfare_protocol::{
 use fanfare_registry::{Joined, Registry, RegistryLimits, RoomOptions, Said};
 use parking_lot::Mutex;
 
-use crate::Dice;
-use crate::client::{Asked, BAD_MAX, Client, Due, FRAGMENTS_MAX, MESSAGE_BYTES_MAX};
-use crate::shell::{Ack, Connection, Phase, Wires};
+use super::client::{Asked, BAD_MAX, Client, Due, FRAGMENTS_MAX, MESSAGE_BYTES_MAX};
+use super::shell::{Ack, Connection, Phase};
+use crate::dice::Dice;
+use crate::seeds;
+use crate::wires::{Wire, Wires};
 
 const SHARDS: usize = 3;
 const NAMES: usize = 12;
@@ -23,24 +25,24 @@ const ROOMS_MAX: usize = 9;
 const USERS: usize = 10;
 const CLIENTS_MAX: usize = 24;
 const STEPS: usize = 4_000;
-pub(crate) const ROOMS_PER_CLIENT: usize = 5;
-pub(crate) const REPLY_PAUSE: usize = 900;
-pub(crate) const ACKS_RESERVE_BYTES: usize = 0;
-pub(crate) const LIMITS: MessageLimits =
+pub(super) const ROOMS_PER_CLIENT: usize = 5;
+pub(super) const REPLY_PAUSE: usize = 900;
+pub(super) const ACKS_RESERVE_BYTES: usize = 0;
+pub(super) const LIMITS: MessageLimits =
     MessageLimits { message_bytes_max: MESSAGE_BYTES_MAX, fragments_max: FRAGMENTS_MAX, bad_messages_max: BAD_MAX };
 const INTAKE: IntakeLimits = IntakeLimits { intake_items_max: 60, intake_bytes_max: 3_000 };
-pub(crate) const OUTBOX: OutboxLimits = OutboxLimits { outbox_bytes_max: 2_500, outbox_messages_max: 24 };
+pub(super) const OUTBOX: OutboxLimits = OutboxLimits { outbox_bytes_max: 2_500, outbox_messages_max: 24 };
 const BUDGET: usize = 7_000;
-pub(crate) const PING: Duration = Duration::from_secs(5);
-pub(crate) const PONG: Duration = Duration::from_secs(2);
-pub(crate) const WRITE: Duration = Duration::from_secs(3);
-pub(crate) const CLOSE: Duration = Duration::from_secs(1);
+pub(super) const PING: Duration = Duration::from_secs(5);
+pub(super) const PONG: Duration = Duration::from_secs(2);
+pub(super) const WRITE: Duration = Duration::from_secs(3);
+pub(super) const CLOSE: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// One life of a room.
 #[derive(Debug)]
-pub(crate) struct Life {
-    pub(crate) name: usize,
+pub(super) struct Life {
+    pub(super) name: usize,
     epoch: Option<u64>,
     offset: u64,
     /// Nobody is told what follows.
@@ -51,90 +53,65 @@ pub(crate) struct Life {
 
 /// A publication that was accepted.
 #[derive(Debug)]
-pub(crate) struct Publication {
+pub(super) struct Publication {
     /// Whom it is for.
-    pub(crate) wanted_by: Vec<usize>,
+    pub(super) wanted_by: Vec<usize>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) connected: u64,
-    pub(crate) ended: u64,
-    pub(crate) evicted: u64,
-    pub(crate) timeouts: u64,
-    pub(crate) rude: u64,
-    pub(crate) reaped: u64,
-    pub(crate) closed_rooms: u64,
-    pub(crate) overloaded: u64,
-    pub(crate) published: u64,
-    pub(crate) received: u64,
-    pub(crate) acks: u64,
+seeds::totals! {
+    connected,
+    ended,
+    evicted,
+    timeouts,
+    rude,
+    reaped,
+    closed_rooms,
+    overloaded,
+    published,
+    received,
+    acks,
     /// Evictions that publishers were told of.
-    pub(crate) evictions_told: u64,
+    evictions_told,
     /// Bytes that clients who were closed did not get.
-    pub(crate) lost: u64,
+    lost,
     /// Clients that could have heard why they were closed, and were not told.
-    pub(crate) untold: u64,
+    untold,
     /// Times that a client's account was found to be exact.
-    pub(crate) exact: u64,
+    exact,
 }
 
-impl Totals {
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (total, more) in [
-            (&mut self.connected, other.connected),
-            (&mut self.ended, other.ended),
-            (&mut self.evicted, other.evicted),
-            (&mut self.timeouts, other.timeouts),
-            (&mut self.rude, other.rude),
-            (&mut self.reaped, other.reaped),
-            (&mut self.closed_rooms, other.closed_rooms),
-            (&mut self.overloaded, other.overloaded),
-            (&mut self.published, other.published),
-            (&mut self.received, other.received),
-            (&mut self.acks, other.acks),
-            (&mut self.evictions_told, other.evictions_told),
-            (&mut self.lost, other.lost),
-            (&mut self.untold, other.untold),
-            (&mut self.exact, other.exact),
-        ] {
-            *total += more;
-        }
-    }
-}
-
-pub(crate) struct World {
-    pub(crate) dice: Dice,
-    pub(crate) now: Duration,
+pub(super) struct World {
+    pub(super) dice: Dice,
+    pub(super) now: Duration,
     next_sweep: Duration,
-    pub(crate) clock: Arc<AtomicU64>,
-    pub(crate) registry: Registry<Ack>,
-    pub(crate) shards: Vec<(Shard<Said>, Wires)>,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) stats: Arc<ShardStats>,
-    pub(crate) names: Vec<RoomName>,
+    pub(super) clock: Arc<AtomicU64>,
+    pub(super) registry: Registry<Ack>,
+    pub(super) shards: Vec<(Shard<Said>, Wires)>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) stats: Arc<ShardStats>,
+    pub(super) names: Vec<RoomName>,
     users: Vec<UserName>,
-    pub(crate) clients: Vec<Client>,
+    pub(super) clients: Vec<Client>,
     /// By client; none before and after its connection.
-    pub(crate) connections: Vec<Option<Connection>>,
-    pub(crate) by_lane: BTreeMap<(usize, u32), usize>,
+    pub(super) connections: Vec<Option<Connection>>,
+    pub(super) by_lane: BTreeMap<(usize, u32), usize>,
     /// By shard and room: the life that has members there, and how many.
-    pub(crate) local: Vec<BTreeMap<usize, (fanfare_fanout::RoomId, usize)>>,
-    pub(crate) lives: Vec<Life>,
+    pub(super) local: Vec<BTreeMap<usize, (fanfare_fanout::RoomId, usize)>>,
+    pub(super) lives: Vec<Life>,
     /// The life that has the name.
-    pub(crate) directory: BTreeMap<usize, usize>,
-    pub(crate) by_id: BTreeMap<u64, usize>,
-    pub(crate) publications: Vec<Publication>,
+    pub(super) directory: BTreeMap<usize, usize>,
+    pub(super) by_id: BTreeMap<u64, usize>,
+    pub(super) publications: Vec<Publication>,
     /// The publication that an ack of a client is about, by the command's id.
-    pub(crate) acks: BTreeMap<(usize, u64), usize>,
-    pub(crate) told: Arc<Mutex<BTreeMap<usize, (Delivery, u64)>>>,
+    pub(super) acks: BTreeMap<(usize, u64), usize>,
+    pub(super) told: Arc<Mutex<BTreeMap<usize, (Delivery, u64)>>>,
     /// When each client ended.
-    pub(crate) ends: BTreeMap<usize, u64>,
+    pub(super) ends: BTreeMap<usize, u64>,
     next_number: usize,
-    pub(crate) totals: Totals,
+    pub(super) totals: Totals,
 }
 
-pub(crate) fn run(seed: u64) -> Totals {
+pub(super) fn run(seed: u64) -> Totals {
     let mut world = World::new(seed);
     for _ in 0..STEPS {
         world.step();
@@ -181,7 +158,7 @@ impl World {
         }
     }
 
-    pub(crate) fn options(&self, room: usize) -> RoomOptions {
+    pub(super) fn options(&self, room: usize) -> RoomOptions {
         RoomOptions {
             presence: room % 4 == 1,
             join_leave: room.is_multiple_of(4),
@@ -228,9 +205,9 @@ impl World {
         }
     }
 
-    fn wire(&mut self, n: usize) -> &mut crate::shell::Wire {
+    fn wire(&mut self, n: usize) -> &mut Wire {
         let connection = self.connections[n].as_ref().expect("a connected client");
-        self.shards[connection.shard].1.0.get_mut(&connection.lane.index).expect("an open lane has a wire")
+        self.shards[connection.shard].1.at(connection.lane)
     }
 
     fn connect(&mut self, here: usize) {
@@ -332,7 +309,7 @@ impl World {
     // ---- what the model notes ----
 
     /// The life of the name that the registry must use now; made if there is none, `None` at the bound on rooms.
-    pub(crate) fn life_of(&mut self, name: usize) -> Option<usize> {
+    pub(super) fn life_of(&mut self, name: usize) -> Option<usize> {
         if let Some(&life) = self.directory.get(&name) {
             return Some(life);
         }
@@ -353,7 +330,7 @@ impl World {
     }
 
     /// A room says something: it is due to every member but one.
-    pub(crate) fn say(&mut self, life: usize, due: &Due, except: Option<usize>, event: &RoomEvent) {
+    pub(super) fn say(&mut self, life: usize, due: &Due, except: Option<usize>, event: &RoomEvent) {
         let state = &self.lives[life];
         let name = state.name;
         if state.is_closed {
@@ -371,7 +348,7 @@ impl World {
         self.lives[life].is_closed = matches!(event, RoomEvent::RoomClosed(_));
     }
 
-    pub(crate) fn note_join(&mut self, n: usize, life: usize, user: Option<&UserName>, joined: &Joined) {
+    pub(super) fn note_join(&mut self, n: usize, life: usize, user: Option<&UserName>, joined: &Joined) {
         let name = self.lives[life].name;
         let options = self.options(name);
         if let Some(user) = user
@@ -391,7 +368,7 @@ impl World {
         assert_eq!(*self.by_id.entry(joined.room.id().0).or_insert(life), life, "one life, one id");
     }
 
-    pub(crate) fn note_leave(&mut self, n: usize, life: usize, user: Option<&UserName>, says_so: bool) {
+    pub(super) fn note_leave(&mut self, n: usize, life: usize, user: Option<&UserName>, says_so: bool) {
         let name = self.lives[life].name;
         let state = &mut self.lives[life];
         let place = state.members.iter().position(|&member| member == n).expect("a member");
@@ -413,7 +390,7 @@ impl World {
         }
     }
 
-    pub(crate) fn note_publication(
+    pub(super) fn note_publication(
         &mut self,
         n: usize,
         life: usize,
@@ -423,7 +400,7 @@ impl World {
         position: Position,
     ) {
         let (Payload::Json(bytes) | Payload::Text(bytes) | Payload::Binary(bytes)) = &payload;
-        let number = crate::audit::number_in(bytes);
+        let number = super::audit::number_in(bytes);
         let name = self.lives[life].name;
         let state = &mut self.lives[life];
         state.offset += 1;
@@ -439,12 +416,12 @@ impl World {
         self.say(life, &due, except, &event);
     }
 
-    pub(crate) fn note_ack(&mut self, n: usize, id: ReplyId<'_>, number: usize) {
+    pub(super) fn note_ack(&mut self, n: usize, id: ReplyId<'_>, number: usize) {
         let id = id.0.expect("a receipt is wanted").trim_matches('"').parse().expect("ids are numbers");
         self.acks.insert((n, id), number);
     }
 
-    pub(crate) fn note_end(&mut self, n: usize, reason: CloseReason) {
+    pub(super) fn note_end(&mut self, n: usize, reason: CloseReason) {
         let client = &mut self.clients[n];
         assert_eq!(client.ended, None, "a connection ends once");
         let is_rude = matches!(
@@ -463,7 +440,7 @@ impl World {
         self.totals.ended += 1;
     }
 
-    pub(crate) fn check_presence(&self, life: usize, count: u64, members: &[UserName]) {
+    pub(super) fn check_presence(&self, life: usize, count: u64, members: &[UserName]) {
         let state = &self.lives[life];
         assert_eq!(count, state.members.len() as u64);
         let listed: Vec<&str> = members.iter().map(UserName::as_str).collect();
@@ -472,7 +449,7 @@ impl World {
     }
 
     /// Rooms, subscriptions, publications and queued bytes, by the model and by the counters.
-    pub(crate) fn check_totals(&self) {
+    pub(super) fn check_totals(&self) {
         let stats = self.registry.stats();
         assert_eq!(stats.rooms.load(Ordering::Relaxed), self.directory.len());
         let subscriptions: usize = self.connections.iter().flatten().map(|connection| connection.rooms.len()).sum();
@@ -540,7 +517,7 @@ impl World {
     }
 
     /// True while a connection is open on the gateway's side.
-    pub(crate) fn phase(&self, n: usize) -> Option<Phase> {
+    pub(super) fn phase(&self, n: usize) -> Option<Phase> {
         self.connections[n].as_ref().map(|connection| connection.phase)
     }
 }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fanfare_protocol::{CloseReason, Variant};
 
-use crate::Dice;
-use crate::far::{Reader, client_frame};
+use super::far::{Reader, client_frame};
+use crate::dice::Dice;
 
 /// What a room has for a client, in the room's order. Answers that keep their place among it are part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Due {
+pub(super) enum Due {
     Message { number: usize, offset: Option<u64>, user: Option<String> },
     Joined(Option<String>),
     Left(Option<String>),
@@ -20,7 +20,7 @@ pub(crate) enum Due {
 
 /// What was asked for, by id; each has exactly one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(super) enum Asked {
     Subscribe,
     Unsubscribe,
     Publish,
@@ -34,46 +34,46 @@ pub(crate) enum Asked {
 }
 
 #[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) variant: Variant,
+pub(super) struct Client {
+    pub(super) variant: Variant,
     /// The room of a `/room/…` connection.
-    pub(crate) own: Option<usize>,
+    pub(super) own: Option<usize>,
     /// Bytes sent that the gateway has not read.
-    pub(crate) uplink: VecDeque<u8>,
+    pub(super) uplink: VecDeque<u8>,
     /// Nothing follows what is in the uplink.
-    pub(crate) has_hung_up: bool,
-    pub(crate) reader: Reader,
+    pub(super) has_hung_up: bool,
+    pub(super) reader: Reader,
     /// By room. The front is what must come next.
-    pub(crate) due: BTreeMap<usize, VecDeque<Due>>,
+    pub(super) due: BTreeMap<usize, VecDeque<Due>>,
     /// Bytes of all frames that were made for it.
-    pub(crate) due_bytes: u64,
-    pub(crate) asked: BTreeMap<u64, Asked>,
+    pub(super) due_bytes: u64,
+    pub(super) asked: BTreeMap<u64, Asked>,
     /// Ids of those that asked for a room it was in already: their answers keep no place.
-    pub(crate) asked_again: BTreeSet<u64>,
+    pub(super) asked_again: BTreeSet<u64>,
     /// Numbers of what it published and must not hear.
-    pub(crate) not_for_itself: BTreeSet<usize>,
+    pub(super) not_for_itself: BTreeSet<usize>,
     /// Unreadable messages sent, and errors without an id that told so.
-    pub(crate) bad: (usize, usize),
+    pub(super) bad: (usize, usize),
     /// Pings sent, with what is due in their pongs.
-    pub(crate) pings: VecDeque<Vec<u8>>,
+    pub(super) pings: VecDeque<Vec<u8>>,
     /// The reason it broke a rule for: it must be closed with this and nothing else may close it so.
-    pub(crate) rude: Option<CloseReason>,
+    pub(super) rude: Option<CloseReason>,
     /// Why the gateway ended it.
-    pub(crate) ended: Option<CloseReason>,
+    pub(super) ended: Option<CloseReason>,
     /// What the close frame said.
-    pub(crate) told: Option<(u16, String)>,
+    pub(super) told: Option<(u16, String)>,
     next_id: u64,
 }
 
 /// Longest message in a run.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 400;
+pub(super) const MESSAGE_BYTES_MAX: usize = 400;
 /// Most fragments of a message in a run.
-pub(crate) const FRAGMENTS_MAX: usize = 5;
+pub(super) const FRAGMENTS_MAX: usize = 5;
 /// Bad messages in a row that are one too many.
-pub(crate) const BAD_MAX: u8 = 4;
+pub(super) const BAD_MAX: u8 = 4;
 
 impl Client {
-    pub(crate) fn new(variant: Variant, own: Option<usize>) -> Self {
+    pub(super) fn new(variant: Variant, own: Option<usize>) -> Self {
         Self {
             variant,
             own,
@@ -94,17 +94,17 @@ impl Client {
         }
     }
 
-    pub(crate) fn speaks_json(&self) -> bool {
+    pub(super) fn speaks_json(&self) -> bool {
         matches!(self.variant, Variant::JsonRoom | Variant::JsonRooms)
     }
 
     /// Nothing more is said after a close frame, a hang-up or a broken frame.
-    pub(crate) fn may_speak(&self) -> bool {
+    pub(super) fn may_speak(&self) -> bool {
         !self.has_hung_up && self.rude.is_none() && self.told.is_none()
     }
 
     /// Sends a data message, in up to [`FRAGMENTS_MAX`] fragments, sometimes with a ping among them.
-    pub(crate) fn send(&mut self, opcode: u8, message: &[u8], dice: &mut Dice) {
+    pub(super) fn send(&mut self, opcode: u8, message: &[u8], dice: &mut Dice) {
         let fragments = if dice.percent(70) { 1 } else { 1 + dice.below(FRAGMENTS_MAX) };
         let mut rest = message;
         for fragment in 0..fragments {
@@ -119,14 +119,14 @@ impl Client {
         }
     }
 
-    pub(crate) fn ping(&mut self, dice: &mut Dice) {
+    pub(super) fn ping(&mut self, dice: &mut Dice) {
         let payload = vec![b'p'; dice.below(20)];
         client_frame(0x89, &payload, &mut self.uplink);
         self.pings.push_back(payload);
     }
 
     /// Sends a command of the JSON dialect. Those whose fate is to be told get an id.
-    pub(crate) fn command(&mut self, name: &str, fields: &str, asked: Option<Asked>, dice: &mut Dice) -> u64 {
+    pub(super) fn command(&mut self, name: &str, fields: &str, asked: Option<Asked>, dice: &mut Dice) -> u64 {
         self.next_id += 1;
         let id = self.next_id;
         let mut text = format!("{{\"name\":\"{name}\"{fields}");
@@ -142,7 +142,7 @@ impl Client {
     }
 
     /// Breaks a rule. Everything after it is lost on the gateway.
-    pub(crate) fn be_rude(&mut self, dice: &mut Dice) {
+    pub(super) fn be_rude(&mut self, dice: &mut Dice) {
         let is_json = self.speaks_json();
         let (reason, frames): (CloseReason, Vec<u8>) = match dice.below(if is_json { 8 } else { 6 }) {
             0 => (CloseReason::ProtocolError("client frames must be masked"), vec![0x81, 1, b'x']),
@@ -168,7 +168,7 @@ impl Client {
         self.uplink.extend(frames);
     }
 
-    pub(crate) fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         client_frame(0x88, &1000u16.to_be_bytes(), &mut self.uplink);
         self.has_hung_up = true;
     }
