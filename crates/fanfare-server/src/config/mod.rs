@@ -36,7 +36,6 @@ const DEV: &str = r#"
 listen = "127.0.0.1:8080"
 [auth]
 guests = true
-send = "user"
 [diagnostics]
 echo = true
 page = true

@@ -352,7 +352,8 @@ async fn send_reaches_all_connections_of_a_user_and_nobody_else() {
 
 #[tokio::test]
 async fn who_may_send_is_the_operators_choice() {
-    let node = TestNode::serve(MIXED);
+    let with = |send: &str| MIXED.replace("auth.guests", &format!("auth.send = \"{send}\"\nauth.guests"));
+    let node = TestNode::serve(&with("token"));
     let mut guest = node.connect("/ws?name=bob").await;
     guest.event("welcome").await;
     let mut ann = node.connect(&format!("/ws?token={}", token("ann"))).await;
@@ -365,10 +366,18 @@ async fn who_may_send_is_the_operators_choice() {
     // Nobody is there, and nothing is kept: it is not said to be either.
     let ack = ann.ask(json!({"name": "send", "user": "carl", "message": 1, "id": 2})).await;
     assert_eq!((&ack["delivered"], &ack["queued"]), (&json!(0), &json!(false)));
-    let node = TestNode::serve(&MIXED.replace("auth.guests", "auth.send = \"nobody\"\nauth.guests"));
+    let node = TestNode::serve(&with("nobody"));
     let mut ann = node.connect(&format!("/ws?token={}", token("ann"))).await;
     ann.event("welcome").await;
-    assert_eq!(ann.ask(send).await["code"], "not_allowed");
+    assert_eq!(ann.ask(send.clone()).await["code"], "not_allowed");
+    // Where nothing is said: who has a name, and nobody else.
+    let node = TestNode::serve(MIXED);
+    let mut guest = node.connect("/ws?name=bob").await;
+    guest.event("welcome").await;
+    assert_eq!(guest.ask(send.clone()).await["delivered"], 0);
+    let mut nobody = node.connect("/ws").await;
+    nobody.event("welcome").await;
+    assert_eq!(nobody.ask(send).await["code"], "not_allowed");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ section! {
         /// Whether clients may choose a name (`?name=`). Without a name everybody may connect.
         guests: bool = false,
         /// Who may send to users with the command `send`: `anyone`, `user`s with a name, `token` holders with one, or `nobody`.
-        send: Who = Who::Token,
+        send: Who = Who::User,
         /// Keys that tokens are signed with: HMAC secrets or PEM public keys; several may be valid at once.
         keys: Vec<Secret> = Vec::new(),
         /// Address (`https` or `http`) of a JSON Web Key Set with further public keys, read anew as its server says, and when a
