@@ -1,10 +1,12 @@
-//! Hands the commit that is being built to `fanfare version`.
+//! Hands the commit that is being built to `fanfare version`, and its date to the manual pages.
 
 use std::path::Path;
 use std::process::Command;
 
 /// Not named `FANFARE_…`: cargo passes it on to what it runs, where every such variable has to be a key.
 const VARIABLE: &str = "BUILD_COMMIT";
+/// The same for its date.
+const DATE: &str = "BUILD_DATE";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -13,6 +15,10 @@ fn main() {
     let given = std::env::var(VARIABLE).ok().filter(|commit| !commit.is_empty());
     let commit = given.or_else(commit).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env={VARIABLE}={commit}");
+    println!("cargo::rerun-if-env-changed={DATE}");
+    let given = std::env::var(DATE).ok().filter(|date| !date.is_empty());
+    let of_commit = || git(&["show", "--no-patch", "--format=%cs", "HEAD"]).filter(|_| commit != "unknown");
+    println!("cargo::rustc-env={DATE}={}", given.or_else(of_commit).unwrap_or_default());
 }
 
 /// The commit checked out, when these sources are a git repository and git is there to be asked.

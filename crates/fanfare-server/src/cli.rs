@@ -5,13 +5,22 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
 
 use crate::config::{Address, Config, ConfigError, ConfigFile, Environment, Flags, LogFormat, Problem};
 use crate::log::{self, LogGuard};
 use crate::reload::ConfigSource;
 
+mod examples;
+
+pub(crate) use examples::{EXAMPLES, command};
+
 /// A WebSocket publish/subscribe gateway: connections in front, your backends behind, one HTTP call to publish.
+///
+/// Browsers and apps hold their connections to it; backends publish with one HTTP call; everyone in a room receives it. A message is
+/// delivered, or whoever it concerns is told that it was not, with numbers. `fanfare COMMAND --help` says more about each command.
 #[derive(Debug, Parser)]
 #[command(name = "fanfare", version, max_term_width = 100)]
 pub struct Cli {
@@ -46,6 +55,13 @@ pub enum Command {
     Token(TokenArgs),
     /// Train the model of moderation from messages that people have judged.
     Train(TrainArgs),
+    /// Print the script that makes a shell complete this command line.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print the manual page, or write those of all commands.
+    Man(ManArgs),
     /// Print version, commit and how this program was built.
     Version,
 }
@@ -53,18 +69,23 @@ pub enum Command {
 /// Flags of the programs that listen.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ListenArgs {
-    /// Where clients connect: host:port or unix:/path.
+    /// Where clients connect: host:port or unix:/path. Without it: 0.0.0.0:8080, with dev 127.0.0.1:8080.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Address>,
-    /// Where health, metrics and the HTTP API are served.
+    /// Where health, metrics and the HTTP API are served. Without it: 127.0.0.1:8081.
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<Address>,
     /// How log lines are written.
-    #[arg(long, value_name = "text|json")]
+    #[arg(long, value_name = "FORMAT", value_parser = log_format())]
     pub log: Option<LogFormat>,
     /// Threads that carry connections; 0: one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1024))]
     pub shards: Option<u32>,
+}
+
+fn log_format() -> impl clap::builder::TypedValueParser<Value = LogFormat> {
+    // The words are told apart before: shells complete them.
+    PossibleValuesParser::new(["text", "json"]).try_map(|word| word.parse::<LogFormat>())
 }
 
 impl ListenArgs {
@@ -77,7 +98,7 @@ impl ListenArgs {
 #[derive(Debug, Args)]
 pub struct DevArgs {
     /// Configuration file over the presets of dev; none unless it is named here.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Listeners, log and shards.
     #[command(flatten)]
@@ -88,7 +109,7 @@ pub struct DevArgs {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Configuration file. Without it: fanfare.toml of the working directory, where there is one.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Listeners, log and shards.
     #[command(flatten)]
@@ -200,7 +221,16 @@ fn interval(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// Configuration file. Without it: fanfare.toml of the working directory, where there is one.
+    #[arg(value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
+}
+
+/// Arguments of `fanfare man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write a page for the program and each of its commands into this folder, instead.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
 }
 
 /// Arguments of `fanfare token`.
@@ -229,7 +259,7 @@ pub struct TokenArgs {
     #[arg(long)]
     pub moderate: bool,
     /// Configuration file with `auth.keys`. Without it: fanfare.toml of the working directory, where there is one.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -248,16 +278,16 @@ impl TokenArgs {
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     /// Files with a message a line, each behind its label, `spam` or `ham`, and a tab.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub labelled: Vec<PathBuf>,
     /// File with a message of spam a line; may be given several times.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub spam: Vec<PathBuf>,
     /// File with a wanted message a line; may be given several times.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ham: Vec<PathBuf>,
     /// Where the model goes.
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
     /// How sure the model must be to take a message for spam: a probability between 0 and 1.
     #[arg(long, default_value_t = 0.9, value_parser = probability)]
@@ -317,6 +347,13 @@ impl ServeArgs {
         let config = Config::serve(&self.listen.flags(), file.as_ref(), &Environment::of_process()?)?;
         Ok((config, file))
     }
+}
+
+/// Reads this process's command line. Ends the process when it is wrong, or asks for help.
+#[must_use]
+pub fn parse() -> Cli {
+    let parsed = Cli::from_arg_matches(&command().get_matches());
+    parsed.unwrap_or_else(|error| error.exit())
 }
 
 /// Starts the log, says which configuration holds, and runs `program` with it. `configuration` reads it, now and whenever it is reloaded.

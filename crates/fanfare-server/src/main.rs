@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use fanfare_server::cli::{self, Cli, Command};
+use fanfare_server::cli::{self, Command};
 use fanfare_server::commands;
 use fanfare_server::inherited::Inherited;
 
@@ -12,7 +11,7 @@ static ALLOCATOR: fanfare_alloc::Allocator = fanfare_alloc::Allocator;
 
 fn main() -> ExitCode {
     fanfare_alloc::use_small_pages();
-    cli::exit(match Cli::parse().command {
+    cli::exit(match cli::parse().command {
         Command::Sub(args) => {
             cli::block_on(commands::sub::run(&args.room, &args.url, args.since.as_deref(), args.token.clone()))
         }
@@ -29,6 +28,8 @@ fn main() -> ExitCode {
             None => commands::token::run(&config, &args),
         }),
         Command::Train(args) => commands::train::run(&args),
+        Command::Completions { shell } => commands::completions::run(shell),
+        Command::Man(args) => commands::man::run(&args),
         Command::Version => commands::version::run(),
         Command::Dev(args) => cli::start(move || args.configuration(), commands::dev::run),
         Command::Serve(args) => {

@@ -2,9 +2,11 @@
 
 pub mod check;
 pub mod check_token;
+pub mod completions;
 pub mod config;
 pub mod dev;
 pub mod drain;
+pub mod man;
 pub mod publish;
 pub mod serve;
 pub mod sub;
