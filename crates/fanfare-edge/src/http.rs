@@ -277,7 +277,7 @@ async fn client_route(
         None => {}
     }
     if settings.api.on_client_listener && path.starts_with("/api/") {
-        return api::answer(&context.hub, request).await;
+        return api::answer(&context.hub, request, settings.tls.is_some()).await;
     }
     not_found()
 }
@@ -285,7 +285,7 @@ async fn client_route(
 async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     let path = request.uri().path();
     if path.starts_with("/api/") {
-        return api::answer(hub, request).await;
+        return api::answer(hub, request, false).await;
     }
     if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/openapi.json") {
         return not_found();

@@ -45,6 +45,7 @@ mod source;
 mod tls;
 mod tls_stream;
 mod token;
+mod traces;
 mod trusted;
 mod upgrade;
 
@@ -65,6 +66,7 @@ pub use settings::{
 };
 pub use shard::{Order, ShardHandle, start_shards};
 pub use tls::{Renewal, TlsTerms};
+pub use traces::{SpanStats, Traces};
 pub use trusted::Trusted;
 
 /// Serves the admin listener until accepting stops. Runs on a runtime of its own, away from the shards.

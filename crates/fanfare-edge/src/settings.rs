@@ -13,7 +13,7 @@ use fanfare_registry::{InboxLimits, RegistryLimits};
 
 use crate::gate::GateLimits;
 use crate::key_source::KeySource;
-use crate::{ForwardedHeader, TlsTerms, Trusted};
+use crate::{ForwardedHeader, TlsTerms, Traces, Trusted};
 
 /// How frames reach the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +129,8 @@ pub struct Settings {
     pub closes_max: usize,
     /// Leaving service.
     pub drain: DrainSettings,
+    /// Where spans of calls that publish go; `None`: there are none.
+    pub traces: Option<Arc<Traces>>,
 }
 
 impl Settings {

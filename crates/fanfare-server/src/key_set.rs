@@ -13,14 +13,11 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CACHE_CONTROL, HOST, HeaderMap};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
+
+use crate::outgoing::{self, Wire};
 
 /// Where the set is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,33 +106,10 @@ fn read_file(path: &PathBuf) -> anyhow::Result<Bytes> {
 }
 
 async fn get(url: &Uri) -> anyhow::Result<(Bytes, Duration)> {
-    let is_tls = url.scheme_str() == Some("https");
-    let host = url.host().context("the address has no host")?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-    let stream = TcpStream::connect((bare, port)).await.with_context(|| format!("{host}:{port} cannot be reached"))?;
-    if !is_tls {
-        return request(stream, url).await;
-    }
-    let name = ServerName::try_from(bare.to_owned()).context("the host is no name that a certificate can have")?;
-    let stream = TlsConnector::from(Arc::new(tls()?)).connect(name, stream).await.context("TLS failed")?;
-    request(stream, url).await
+    request(outgoing::connect(url).await?, url).await
 }
 
-/// TLS with the certificates that the system trusts.
-fn tls() -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    anyhow::ensure!(added > 0, "the system trusts no certificate authority: install ca-certificates");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-async fn request(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    url: &Uri,
-) -> anyhow::Result<(Bytes, Duration)> {
+async fn request(stream: Box<dyn Wire>, url: &Uri) -> anyhow::Result<(Bytes, Duration)> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let authority = url.authority().map(|authority| authority.as_str()).unwrap_or_default();

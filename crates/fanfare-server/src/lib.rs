@@ -15,6 +15,8 @@ pub mod key_set;
 pub mod log;
 mod metrics;
 pub mod node;
+mod outgoing;
 mod page;
 pub mod reload;
 pub mod systemd;
+pub mod traces;

@@ -154,6 +154,7 @@ impl Writer<'_> {
             "1 while /readyz says so: until the node leaves service, and not while a shard is late",
             i64::from(hub.is_ready()),
         )?;
+        self.spans(hub)?;
         self.configuration(hub)?;
         self.build_info(hub.settings().send_path.as_str())
     }
@@ -271,6 +272,16 @@ impl Writer<'_> {
             metric.encode_histogram::<NoLabelSet>(sum_us as f64 / 1e6, counts.iter().sum(), &buckets, None)?;
         }
         Ok(())
+    }
+
+    /// Where traces are configured.
+    fn spans(&mut self, hub: &Hub) -> fmt::Result {
+        let settings = hub.settings();
+        let Some(traces) = &settings.traces else { return Ok(()) };
+        let stats = traces.stats();
+        let exported = stats.exported.load(Ordering::Relaxed);
+        self.counter("spans_exported", "Spans of traces that the collector has taken", exported)?;
+        self.labelled("spans_dropped", "Spans of traces that were lost, by cause", "cause", &stats.dropped())
     }
 
     fn moderation(&mut self, hub: &Hub) -> fmt::Result {

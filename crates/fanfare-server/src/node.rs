@@ -23,6 +23,7 @@ use crate::config::{Config, SendChoice};
 use crate::handover::{Handover, Predecessor};
 use crate::inherited::Inherited;
 use crate::reload::ConfigSource;
+use crate::traces::Tracing;
 use crate::{housekeeping, metrics, page, reload};
 
 /// A running gateway. Dropping it does not stop it: call [`Node::run`].
@@ -34,6 +35,7 @@ pub struct Node {
     admin_thread: AdminThread,
     /// Where a successor may ask for the listeners.
     handover: Option<Handover>,
+    tracing: Option<Tracing>,
 }
 
 impl Node {
@@ -64,7 +66,9 @@ impl Node {
         let spare =
             config.handover.as_ref().map(|_| Ok::<_, io::Error>((clients.spare()?, admin.spare()?))).transpose()?;
         let (clients_address, admin_address) = (clients.address().clone(), admin.address().clone());
-        let settings = settings(config, send_path(config.send_path)?);
+        let tracing = config.traces.as_ref().map(|terms| Tracing::start(terms, &config.node)).transpose()?;
+        let traces = tracing.as_ref().map(Tracing::traces);
+        let settings = Settings { traces, ..settings(config, send_path(config.send_path)?) };
         let cell = Arc::new(OnceLock::new());
         let page = metrics::page(cell.clone());
         let (hub, shards) = fanfare_edge::start_shards(settings, clients, rand::random(), page)?;
@@ -86,7 +90,7 @@ impl Node {
         if let Some(path) = config.handover.as_ref() {
             info!("a successor may take the listeners over at {}", path.display());
         }
-        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, handover })
+        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, handover, tracing })
     }
 
     /// Lets the node, which was started with `config`, read its configuration again: by `POST /api/reload` and [`Hub::reload`].
@@ -119,7 +123,7 @@ impl Node {
     /// # Errors
     /// When a shard failed.
     pub async fn run(self, mut signals: mpsc::Receiver<()>) -> anyhow::Result<()> {
-        let Self { hub, shards, admin_thread, handover, .. } = self;
+        let Self { hub, shards, admin_thread, handover, tracing, .. } = self;
         let AdminThread { thread, stop, mut failed } = admin_thread;
         let mut plans = hub.drain().watch();
         let mut all_ended = std::pin::pin!(shards_ended(shards));
@@ -196,6 +200,10 @@ impl Node {
         // The admin runtime may have ended by itself; then there is nobody to tell.
         let _ = stop.send(());
         thread.join().map_err(|_| anyhow::anyhow!("the admin runtime panicked"))?;
+        if let Some(tracing) = tracing {
+            // After the last call was answered.
+            tokio::task::spawn_blocking(|| tracing.end()).await?;
+        }
         match hub.drain().cut() {
             0 => info!(cut = 0, "left service: every connection was closed"),
             cut => warn!(cut, "left service: connections cut that had not answered their close in time"),
@@ -332,6 +340,8 @@ pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
         held_max: config.held_max,
         guests: config.guests,
         guest_key: guest_key(config),
+        // Not of the configuration alone: who starts the node starts them.
+        traces: None,
         send: config.send,
         inboxes: config.inboxes,
         presence_debounce: config.presence_debounce,

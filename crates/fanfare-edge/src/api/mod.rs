@@ -11,6 +11,7 @@ mod reload;
 mod revoke;
 mod rooms;
 mod route;
+mod traced;
 mod users;
 
 use std::sync::Arc;
@@ -38,8 +39,8 @@ const TABLES: &[&[Route]] = &[
     revoke::ROUTES,
 ];
 
-/// Answers a request under `/api/`.
-pub(crate) async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
+/// Answers a request under `/api/`, which came over TLS or did not.
+pub(crate) async fn answer(hub: &Arc<Hub>, request: Request<Incoming>, is_tls: bool) -> Answer {
     if let Err(problem) = check_origin(hub, &request).and_then(|()| check_key(hub, &request)) {
         return problem.answer();
     }
@@ -50,7 +51,7 @@ pub(crate) async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer
             if let Err(problem) = route.check_query(request.uri().query()) {
                 return problem.answer();
             }
-            let call = Call { hub: hub.clone(), request, route, places };
+            let call = Call { hub: hub.clone(), request, is_tls, route, places };
             return (route.call)(call).await.unwrap_or_else(|problem| problem.answer());
         }
         allowed.push(route.verb.as_str());

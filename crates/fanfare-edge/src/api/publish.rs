@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 use super::body::{content_type, parse, read_body, too_large};
 use super::rooms::parse_room;
 use super::route::{Call, Form, Parameter, Route};
+use super::traced::{CallSpan, Verdict, traced};
 use crate::hub::{ConnectionId, Hub};
 use crate::idempotency::{Claim, Outcome, Turn};
 use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
@@ -35,14 +36,14 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const ROOM: Parameter = Parameter { name: "room", about: "the room, where the body is plain text", form: Form::Text };
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::post("/api/publish", |call| Box::pin(publish(call))).query(&[ROOM]).about(
+    Route::post("/api/publish", |call| Box::pin(traced(call, publish))).query(&[ROOM]).about(
         "Publish a message to a room",
         |it| {
             it.body::<PublishBody<'static>>().text();
             it.answer::<ReceiptBody>(200, "what became of it").answer::<ReceiptBody>(202, "it waits for a moderator");
         },
     ),
-    Route::post("/api/batch", |call| Box::pin(batch(call))).about(
+    Route::post("/api/batch", |call| Box::pin(traced(call, batch))).about(
         "Publish many messages, all checked before the first",
         |it| {
             it.body::<BatchBody<'static>>();
@@ -84,22 +85,22 @@ struct BatchBody<'a> {
 pub(super) struct ReceiptBody {
     /// The room's life it was published in, 16 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<String>,
+    pub(super) epoch: Option<String>,
     /// Its number in that life.
     #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u64>,
+    pub(super) offset: Option<u64>,
     /// It waits for a moderator under this number; it has no place in the room yet, and nobody got it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    held: Option<u64>,
+    pub(super) held: Option<u64>,
     /// Subscribers it was written to or queued for.
-    delivered: u64,
+    pub(super) delivered: u64,
     /// Subscribers that stay but did not get it.
-    dropped: u64,
+    pub(super) dropped: u64,
     /// Subscribers that were closed because they could not take it.
-    evicted: u64,
+    pub(super) evicted: u64,
     /// It was sent before with the same idempotency key: this is the receipt of then, and nothing was published again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    repeated: bool,
+    pub(super) repeated: bool,
 }
 
 impl ReceiptBody {
@@ -133,7 +134,7 @@ struct ReceiptsBody {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(rename = "BatchEntry")]
-enum EntryBody {
+pub(super) enum EntryBody {
     Receipt(ReceiptBody),
     Refused { error: RefusedBody },
 }
@@ -141,9 +142,9 @@ enum EntryBody {
 /// Why one entry of a batch was refused while others were not.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Refused")]
-struct RefusedBody {
+pub(super) struct RefusedBody {
     status: u16,
-    code: &'static str,
+    pub(super) code: &'static str,
     detail: String,
 }
 
@@ -154,6 +155,16 @@ enum Checked {
     Repeat(watch::Receiver<Outcome>),
 }
 
+impl Checked {
+    /// What is new in it.
+    fn draft(&self) -> Option<&Draft> {
+        match self {
+            Self::New(draft) => Some(draft),
+            Self::Repeat(_) => None,
+        }
+    }
+}
+
 /// One that was not sent before.
 struct Draft {
     room: RoomName,
@@ -161,6 +172,7 @@ struct Draft {
     except: Option<ConnectionId>,
     /// Why it is to wait for a moderator.
     hold: Option<Finding>,
+    verdict: Verdict,
     /// Where it has an idempotency key.
     turn: Option<Turn>,
 }
@@ -175,21 +187,35 @@ pub(super) enum Accepted {
     Keyed { outcome: watch::Receiver<Outcome>, is_repeat: bool },
 }
 
-async fn publish(call: Call) -> Result<Answer, Problem> {
+async fn publish(call: Call, span: &mut CallSpan) -> Result<Answer, Problem> {
     let Call { hub, request, .. } = call;
     let is_text = content_type(&request).is_some_and(|kind| kind == "text/plain");
     let room = query::parameter(request.uri().query(), "room");
     let body = read_body(&hub, request, 1).await?;
+    span.body_read(body.len());
     refuse_if_over(&hub)?;
     let checked = if is_text { check_text(&hub, room, &body)? } else { check(&hub, &parse(&body)?)? };
-    receipt_answer(accept(&hub, checked)?).await
+    span.checked(checked.draft().map(|draft| draft.verdict).into_iter());
+    let mut publishing = span.publish(1, checked.draft().map(|draft| &draft.room).into_iter());
+    let receipt = async {
+        let accepted = accept(&hub, checked)?;
+        publishing.accepted();
+        receipt(accepted).await
+    };
+    let receipt = receipt.await;
+    publishing.receipt(&receipt);
+    Ok(receipt?.answer())
 }
 
-async fn batch(call: Call) -> Result<Answer, Problem> {
+async fn batch(call: Call, span: &mut CallSpan) -> Result<Answer, Problem> {
     let hub = call.hub.clone();
-    let checked = check_batch(call).await?;
+    let checked = check_batch(call, span).await?;
+    let drafts = || checked.iter().filter_map(Checked::draft);
+    span.checked(drafts().map(|draft| draft.verdict));
+    let mut publishing = span.publish(checked.len(), drafts().map(|draft| &draft.room));
     // All are accepted, in order, before the first receipt is waited for: so they travel together.
     let accepted: Vec<_> = checked.into_iter().map(|checked| accept(&hub, checked)).collect();
+    publishing.accepted();
     let mut receipts = Vec::with_capacity(accepted.len());
     for accepted in accepted {
         let result = match accepted {
@@ -204,6 +230,7 @@ async fn batch(call: Call) -> Result<Answer, Problem> {
             }
         });
     }
+    publishing.receipts(&receipts);
     Ok(json(StatusCode::OK, &ReceiptsBody { receipts }))
 }
 
@@ -213,9 +240,10 @@ fn refuse_if_over(hub: &Hub) -> Result<(), Problem> {
 }
 
 /// Checks all before the first is published: a batch that breaks a rule leaves no trace.
-async fn check_batch(call: Call) -> Result<Vec<Checked>, Problem> {
+async fn check_batch(call: Call, span: &mut CallSpan) -> Result<Vec<Checked>, Problem> {
     let Call { hub, request, .. } = call;
     let body = read_body(&hub, request, 16).await?;
+    span.body_read(body.len());
     refuse_if_over(&hub)?;
     let batch: BatchBody<'_> = parse(&body)?;
     if batch.publish.len() > BATCH_MAX {
@@ -302,13 +330,14 @@ fn judge(
     except: Option<ConnectionId>,
     turn: Option<Turn>,
 ) -> Result<Checked, Problem> {
-    let (payload, hold) = match hub.judge(&room, payload) {
-        Ruling::Pass | Ruling::Observe(_) => (payload.to_payload(), None),
-        Ruling::Mask(_, masked) => (masked, None),
+    let (payload, verdict, hold) = match hub.judge(&room, payload) {
+        Ruling::Pass => (payload.to_payload(), Verdict::Pass, None),
+        Ruling::Observe(_) => (payload.to_payload(), Verdict::Observe, None),
+        Ruling::Mask(_, masked) => (masked, Verdict::Mask, None),
         Ruling::Reject(_) => return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", REJECTED)),
-        Ruling::Hold(finding) => (payload.to_payload(), Some(finding)),
+        Ruling::Hold(finding) => (payload.to_payload(), Verdict::Hold, Some(finding)),
     };
-    Ok(Checked::New(Draft { room, payload, except, hold, turn }))
+    Ok(Checked::New(Draft { room, payload, except, hold, verdict, turn }))
 }
 
 fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
@@ -316,7 +345,7 @@ fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
         Checked::New(draft) => draft,
         Checked::Repeat(outcome) => return Ok(Accepted::Keyed { outcome, is_repeat: true }),
     };
-    let Draft { room, payload, except, hold, turn } = draft;
+    let Draft { room, payload, except, hold, turn, .. } = draft;
     let except = except.map(|id| (id.shard, id.lane));
     if let Some(finding) = hold {
         let held = hub.hold(HeldPublication { room, user: None, payload, except, finding, at: hub.now() });

@@ -168,6 +168,7 @@ impl Route {
 pub(crate) struct Call {
     pub(crate) hub: Arc<Hub>,
     pub(crate) request: Request<Incoming>,
+    pub(crate) is_tls: bool,
     pub(crate) route: &'static Route,
     /// What stands in the places of the route, in their order.
     pub(crate) places: Vec<String>,

@@ -12,6 +12,7 @@ mod limits;
 mod node;
 mod rooms;
 mod section;
+mod traces;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ pub(crate) use node::{Diagnostics, Drain, Node};
 pub use node::{LogFormat, SendChoice};
 pub(crate) use rooms::{Filter, Moderation, Namespace, Rooms, Slow};
 pub(crate) use section::{Key, Section};
+pub(crate) use traces::Traces;
 
 /// Name of the table of namespaces.
 pub(crate) const NAMESPACES: &str = "namespaces";
@@ -48,6 +50,7 @@ pub(crate) struct Raw {
     pub(crate) diagnostics: Diagnostics,
     pub(crate) engine: Engine,
     pub(crate) drain: Drain,
+    pub(crate) traces: Traces,
 }
 
 impl Default for Raw {
@@ -67,6 +70,7 @@ impl Default for Raw {
             diagnostics: Diagnostics::default(),
             engine: Engine::default(),
             drain: Drain::default(),
+            traces: Traces::default(),
         }
     }
 }
@@ -88,6 +92,7 @@ impl Raw {
             "diagnostics" => &mut self.diagnostics,
             "engine" => &mut self.engine,
             "drain" => &mut self.drain,
+            "traces" => &mut self.traces,
             _ => return None,
         })
     }
@@ -112,6 +117,7 @@ impl Raw {
         sections.push(("diagnostics".to_owned(), &self.diagnostics));
         sections.push(("engine".to_owned(), &self.engine));
         sections.push(("drain".to_owned(), &self.drain));
+        sections.push(("traces".to_owned(), &self.traces));
         sections
     }
 }
@@ -135,7 +141,7 @@ mod tests {
     fn every_documented_section_can_be_written() {
         let mut raw = Raw::default();
         let names: Vec<String> = raw.sections().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 14);
+        assert_eq!(names.len(), 15);
         for name in names {
             let is_namespace = name.starts_with(NAMESPACES);
             assert_eq!(raw.section_mut(&name).is_none(), is_namespace, "{name}");

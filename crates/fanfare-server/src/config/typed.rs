@@ -9,6 +9,7 @@ mod limits;
 mod namespaces;
 mod node;
 mod relations;
+mod traces;
 mod unavailable;
 mod warnings;
 
@@ -24,6 +25,7 @@ use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::InboxLimits;
 
 use crate::key_set::KeyOrigin;
+use crate::traces::TraceTerms;
 
 pub(super) use connection::Compression;
 pub use limits::Limits;
@@ -126,6 +128,8 @@ pub struct Config {
     pub diagnostics: Diagnostics,
     /// How service is left.
     pub drain: Drain,
+    /// Where spans of calls that publish go; `None`: there are none.
+    pub traces: Option<TraceTerms>,
     /// How log lines are written.
     pub log: LogFormat,
     /// What is logged: directives of `tracing_subscriber::EnvFilter`, known to parse.
@@ -213,6 +217,7 @@ impl Check {
             ),
             diagnostics: Diagnostics { echo: raw.diagnostics.echo.value, page: raw.diagnostics.page.value },
             drain: self.drain(&raw.drain),
+            traces: self.traces(&raw.traces),
             log: node.log.value,
             send_path: node.send_path.value,
             log_level: self.log_level(&node.log_level),

@@ -105,6 +105,24 @@ impl Value for u64 {
     }
 }
 
+impl Value for f64 {
+    const KIND: &'static str = "number";
+
+    fn read(literal: Literal<'_>) -> Result<Self, String> {
+        let number = match literal {
+            Literal::Toml(DeValue::Float(number)) => number.as_str().parse().ok(),
+            Literal::Toml(DeValue::Integer(number)) => number.as_str().parse().ok(),
+            Literal::Bare(text) => text.trim().parse().ok(),
+            Literal::Toml(_) => return Err(expected("a number", literal)),
+        };
+        number.filter(|number: &Self| number.is_finite()).ok_or_else(|| "a number".to_owned())
+    }
+
+    fn render(&self) -> String {
+        toml::Value::Float(*self).to_string()
+    }
+}
+
 impl Value for bool {
     const KIND: &'static str = "true or false";
 

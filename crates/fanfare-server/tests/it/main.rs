@@ -43,4 +43,5 @@ mod tidy;
 mod tls;
 mod tokens;
 mod top;
+mod traces;
 mod tutorials;

@@ -47,6 +47,32 @@ fn unfit_token_keys_are_named_by_their_place_and_never_quoted() {
 }
 
 #[test]
+fn spans_go_where_the_address_says_and_to_the_usual_path_where_it_says_none() {
+    assert!(file("").unwrap().traces.is_none());
+    let traces = |url: &str| file(&format!("[traces]\nurl = '{url}'")).unwrap().traces.unwrap();
+    for (url, asked) in [
+        ("http://localhost:4318", "http://localhost:4318/v1/traces"),
+        ("https://otel.example/", "https://otel.example/v1/traces"),
+        ("http://[::1]:4318/otlp/v1/traces?tenant=a", "http://[::1]:4318/otlp/v1/traces?tenant=a"),
+    ] {
+        assert_eq!(traces(url).url.to_string(), asked);
+    }
+    let config = file(
+        "[traces]\nurl = 'http://otel.example'\nsample_ratio = 0\nheaders = ['Authorization: Bearer hunter2', 'X-A: b:c']",
+    );
+    let config = config.unwrap();
+    let traces = config.traces.as_ref().unwrap();
+    assert_eq!((traces.sample_ratio, &traces.headers["x-a"]), (0.0, &"b:c".parse().unwrap()));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert!(config.warnings().iter().any(|warning| warning.contains("traces.url is not https")));
+    let shares = [("0.25", 0.25), ("1", 1.0), ("1e-3", 0.001)];
+    for (text, share) in shares {
+        let config = serve(&Flags::default(), "traces.url = 'http://a'", &[("FANFARE_TRACES__SAMPLE_RATIO", text)]);
+        assert_eq!(config.unwrap().traces.unwrap().sample_ratio, share, "{text}");
+    }
+}
+
+#[test]
 fn limits_that_are_only_observed_are_warned_of() {
     let config = file("[limits]\nmode = \"observe\"").unwrap();
     assert!(config.limits.observes);

@@ -103,6 +103,21 @@ fn values_out_of_range_are_refused() {
         "log_level = 'inof'",
         "fanfare.toml:1:1: `log_level`: \"inof\" is none of off, error, warn, info, debug, trace; did you mean \"info\"?",
     );
+    for (line, complaint) in [
+        ("sample_ratio = 1.5", "`traces.sample_ratio` = 1.5 is not between 0 and 1"),
+        ("sample_ratio = nan", "`traces.sample_ratio` must be a number"),
+        ("sample_ratio = 'all'", "`traces.sample_ratio` must be a number, not text"),
+        ("url = 'otel.example'", "`traces.url` must be an https or http address, without a user in it"),
+        (
+            "url = 'http://me:hunter2@otel.example'",
+            "`traces.url` must be an https or http address, without a user in it",
+        ),
+        ("service_name = ''", "`traces.service_name` must not be empty"),
+        ("headers = ['X-A: 1', 'hunter2']", "entry 2 of `traces.headers` must be of the form `Name: value`"),
+        ("queue_max = 15", "`traces.queue_max` = 15 is not between 16 and 1048576"),
+    ] {
+        check_complaint(&format!("[traces]\n{line}"), &format!("fanfare.toml:2:1: {complaint}"));
+    }
     let level = complaints("log_level = 'info,fanfare_edge=loud'");
     assert!(level[0].starts_with("fanfare.toml:1:1: `log_level`: "), "{level:?}");
     check_complaint(

@@ -31,6 +31,13 @@ impl Config {
             warnings
                 .push("auth.jwks_url is not https: whoever is on the way can put keys of their own into it".to_owned());
         }
+        if let Some(traces) = &self.traces
+            && traces.url.scheme_str() == Some("http")
+            && !traces.headers.is_empty()
+            && !matches!(traces.url.host(), Some("localhost" | "127.0.0.1" | "[::1]"))
+        {
+            warnings.push("traces.url is not https: whoever is on the way can read traces.headers".to_owned());
+        }
         if !self.admin.is_local() {
             warnings.push(format!(
                 "the admin listener {} can be reached from other machines: health and metrics need no key",
