@@ -55,6 +55,15 @@ impl Session {
         }
     }
 
+    /// Keeps this copy of its room's name, which others in the room have too, rather than one of its own. Any other name is not taken.
+    pub fn share_room(&mut self, name: &RoomName) {
+        if let Mode::Room(own) = &mut self.mode
+            && own == name
+        {
+            *own = name.clone();
+        }
+    }
+
     /// The language it speaks.
     #[must_use]
     pub fn dialect(&self) -> Dialect {

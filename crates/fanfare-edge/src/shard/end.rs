@@ -33,7 +33,7 @@ impl ShardLoop {
         let deadline = self.now + self.linger(reason);
         let peer_has_closed = reason == CloseReason::ClientClosed;
         if let Some(connection) = self.connection(lane) {
-            connection.phase = Phase::Closing { reason, deadline, peer_has_closed, is_deaf: false };
+            connection.phase = Phase::Closing { deadline: deadline.into(), peer_has_closed, is_deaf: false };
         }
         // Who only listened and has gone hears nothing more.
         let has_gone = reason == CloseReason::ClientClosed && self.is_event_stream(lane);
@@ -65,7 +65,7 @@ impl ShardLoop {
         self.record(lane, reason);
         let deadline = self.now + self.linger(reason);
         if let Some(connection) = self.connection(lane) {
-            connection.phase = Phase::Closing { reason, deadline, peer_has_closed: true, is_deaf: false };
+            connection.phase = Phase::Closing { deadline: deadline.into(), peer_has_closed: true, is_deaf: false };
         }
         // RFC 6455 section 5.5.1: the answer typically echoes the code; 1005 stands for none and is never sent.
         let mut echo = Vec::with_capacity(4);
@@ -110,7 +110,7 @@ impl ShardLoop {
         match self.connection(lane).map(|connection| connection.phase) {
             Some(Phase::Closing { peer_has_closed: true, .. }) => self.remove(lane),
             Some(Phase::Closing { is_deaf: true, .. }) => self.sockets.finish(lane.index),
-            Some(Phase::Closing { .. } | Phase::Open) | None => {}
+            Some(Phase::Closing { .. } | Phase::Open(_)) | None => {}
         }
     }
 
@@ -154,10 +154,10 @@ impl ShardLoop {
         let mut closed =
             Closed { at, connection, user: None, address: None, reason, room: None, age: Duration::ZERO, queued };
         if let Some(connection) = self.connection(lane) {
-            closed.user = connection.identity.user.clone();
+            closed.user = connection.user().cloned();
             closed.address = connection.permit.address();
             closed.room = connection.session.room().cloned();
-            closed.age = at.saturating_sub(Duration::from_millis(connection.began_ms));
+            closed.age = connection.age(at);
         }
         closed
     }
@@ -171,6 +171,7 @@ impl ShardLoop {
         *slot = None;
         self.live -= 1;
         self.histories.remove(&lane.index);
+        self.unread.remove(&lane.index);
         for room in self.fanout.close(lane) {
             debug_assert!(false, "{room:?} was left when the connection ended");
         }
@@ -197,6 +198,7 @@ impl ShardLoop {
         self.sockets.shrink();
         self.fanout.shrink();
         self.ready.shrink_to_fit();
+        self.unread.shrink_to_fit();
         self.arrivals.shrink_to_fit();
         (self.settings.give_back)();
     }

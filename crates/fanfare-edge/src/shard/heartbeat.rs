@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use fanfare_protocol::HeartbeatLimits;
 
+use super::moment::Moment;
+
 /// What is known of one connection's life.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heartbeat {
     /// When the last byte came in.
-    heard: Duration,
+    heard: Moment,
     /// When the next ping is due.
-    ping: Duration,
+    ping: Moment,
     /// When the ping that has not been answered was sent.
-    asked: Option<Duration>,
+    asked: Option<Moment>,
     /// When queued bytes last moved, while there are any.
-    blocked: Option<Duration>,
+    blocked: Option<Moment>,
 }
 
 /// What to do now.
@@ -33,17 +35,18 @@ pub(super) enum Beat {
 impl Heartbeat {
     /// `jitter` (0..1) moves the first ping, so that connections that came together are not asked together.
     pub(super) fn new(now: Duration, limits: &HeartbeatLimits, jitter: f64) -> Self {
-        Self { heard: now, ping: now + limits.ping.mul_f64(0.5 + jitter / 2.0), asked: None, blocked: None }
+        let ping = now + limits.ping.mul_f64(0.5 + jitter / 2.0);
+        Self { heard: now.into(), ping: ping.into(), asked: None, blocked: None }
     }
 
     /// Bytes came in.
     pub(super) fn heard(&mut self, now: Duration) {
-        self.heard = now;
+        self.heard = now.into();
     }
 
     /// Bytes are queued, or some of them were taken.
     pub(super) fn moved(&mut self, now: Duration) {
-        self.blocked = Some(now);
+        self.blocked = Some(now.into());
     }
 
     /// Nothing is queued any more.
@@ -60,21 +63,22 @@ impl Heartbeat {
         if self.asked.is_some_and(|asked| self.heard > asked) {
             self.asked = None;
         }
-        if self.blocked.is_some_and(|moved| now >= moved + limits.write) {
+        let write = self.blocked.map(|moved| Duration::from(moved) + limits.write);
+        if write.is_some_and(|due| now >= due) {
             return Beat::WriteTimeout;
         }
-        if self.asked.is_some_and(|asked| now >= asked + limits.pong) {
+        let pong = self.asked.map(|asked| Duration::from(asked) + limits.pong);
+        if pong.is_some_and(|due| now >= due) {
             return Beat::PongTimeout;
         }
-        if now >= self.ping {
+        let ping = Duration::from(self.ping);
+        if now >= ping {
             // An unanswered ping keeps its own deadline; another one would only move it.
-            self.asked.get_or_insert(now);
-            self.ping = now + limits.ping;
+            self.asked.get_or_insert(now.into());
+            self.ping = (now + limits.ping).into();
             return Beat::Ping;
         }
-        let pong = self.asked.map(|asked| asked + limits.pong);
-        let write = self.blocked.map(|moved| moved + limits.write);
-        Beat::Wait([Some(self.ping), pong, write].into_iter().flatten().min().unwrap_or(self.ping))
+        Beat::Wait([pong, write].into_iter().flatten().fold(ping, Duration::min))
     }
 }
 

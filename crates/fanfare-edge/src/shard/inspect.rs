@@ -119,18 +119,18 @@ impl ShardLoop {
         let names = rooms.iter().filter_map(|&room| Some(self.rooms.by_id(room)?.name().clone()));
         Seen {
             id: ConnectionId { shard: self.index, lane: connection.lane },
-            user: connection.identity.user.clone(),
+            user: connection.user().cloned(),
             address: connection.permit.address(),
             mode: connection.session.mode().clone(),
             dialect: connection.session.dialect(),
             rooms: rooms.len(),
             room_names: names.take(ROOMS_NAMED_MAX).collect(),
-            age: self.now.saturating_sub(Duration::from_millis(connection.began_ms)),
+            age: connection.age(self.now),
             queued: self.fanout.queued(connection.lane),
         }
     }
 }
 
 fn is_of(connection: &Connection, user: Option<&UserName>) -> bool {
-    user.is_none() || user == connection.identity.user.as_ref()
+    user.is_none() || user == connection.user()
 }

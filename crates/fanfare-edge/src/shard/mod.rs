@@ -13,6 +13,7 @@ mod handshake;
 mod heartbeat;
 mod inspect;
 mod leaving;
+mod moment;
 mod newcomers;
 mod orders;
 mod people;
@@ -45,6 +46,7 @@ use self::crowd::Crowd;
 use self::handshake::Entrance;
 use self::heartbeat::Beat;
 use self::leaving::Leaving;
+use self::moment::Moment;
 use self::newcomers::Newcomers;
 use self::recovery::Behind;
 use self::rooms::LocalRooms;
@@ -124,6 +126,8 @@ struct ShardLoop {
     arrivals: VecDeque<Box<Adopted>>,
     /// Connections to read, each once.
     ready: VecDeque<u32>,
+    /// What had been read of a connection when it was paused, at most one read's worth, by the index of its lane.
+    unread: HashMap<u32, Box<[u8]>>,
     /// Connections not read because a shard they publish to is behind, each once.
     pressed: Vec<LaneId>,
     lane_events: Vec<LaneEvent>,
@@ -305,10 +309,12 @@ impl ShardLoop {
             return;
         }
         let progress = self.fanout.writable(lane, &mut self.sockets);
-        if progress.is_empty {
-            connection.heartbeat.unblocked();
-        } else if progress.taken > 0 {
-            connection.heartbeat.moved(self.now);
+        if let Some(heartbeat) = connection.heartbeat() {
+            if progress.is_empty {
+                heartbeat.unblocked();
+            } else if progress.taken > 0 {
+                heartbeat.moved(self.now);
+            }
         }
         if progress.is_empty {
             self.behind.on_writable(lane);
@@ -364,8 +370,8 @@ impl ShardLoop {
                 LaneEvent::Blocked(lane) => {
                     let now = self.now;
                     let due = now + self.settings.heartbeat.write;
-                    if let Some(connection) = self.connection(lane) {
-                        connection.heartbeat.moved(now);
+                    if let Some(heartbeat) = self.connection(lane).and_then(Connection::heartbeat) {
+                        heartbeat.moved(now);
                         self.arm_by(lane, due);
                     }
                 }
@@ -386,26 +392,28 @@ impl ShardLoop {
                 continue;
             }
             // Taken: whatever is waited for next is armed anew, however late it is.
-            connection.armed = Duration::MAX;
+            connection.armed = Moment::NEVER;
             if let Phase::Closing { deadline, .. } = connection.phase {
-                if now >= deadline {
+                if deadline <= now.into() {
                     self.remove(lane);
                 } else {
-                    self.arm(lane, deadline);
+                    self.arm(lane, deadline.into());
                 }
                 continue;
             }
             let Some(expires) = self.see_to_token(lane) else { continue };
             let Some(connection) = self.connection(lane) else { continue };
-            if connection.is_paused {
+            let (is_paused, is_stream) = (connection.is_paused, connection.session.dialect() == Dialect::Sse);
+            let Some(heartbeat) = connection.heartbeat() else { continue };
+            if is_paused {
                 // Its pong may be among what we do not read: silence that is our doing proves nothing.
-                connection.heartbeat.heard(now);
+                heartbeat.heard(now);
             }
-            match connection.heartbeat.beat(now, &limits) {
+            match heartbeat.beat(now, &limits) {
                 Beat::Wait(until) => self.arm(lane, until.min(expires)),
                 Beat::Ping => {
-                    if connection.session.dialect() == Dialect::Sse {
-                        connection.heartbeat.expects_nothing();
+                    if is_stream {
+                        heartbeat.expects_nothing();
                     }
                     self.ping(lane);
                     // The same question again in this round: now the pong's deadline may be the next.
@@ -425,14 +433,14 @@ impl ShardLoop {
     /// Waits for `due`, whatever was waited for before.
     fn arm(&mut self, lane: LaneId, due: Duration) {
         if let Some(connection) = self.connection(lane) {
-            connection.armed = due;
-            self.timers.arm(due, lane);
+            connection.armed = due.into();
+            self.timers.arm(due.into(), lane);
         }
     }
 
     /// Waits for `due` unless something earlier is waited for.
     fn arm_by(&mut self, lane: LaneId, due: Duration) {
-        if self.connection(lane).is_some_and(|connection| connection.armed > due) {
+        if self.connection(lane).is_some_and(|connection| connection.armed > due.into()) {
             self.arm(lane, due);
         }
     }

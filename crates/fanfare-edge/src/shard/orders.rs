@@ -16,10 +16,11 @@ use tracing::{debug, warn};
 
 use super::ShardLoop;
 use super::again::Again;
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Person, Phase};
 use super::heartbeat::{Beat, Heartbeat};
 use super::inspect::Inspection;
 use super::leaving::tenths;
+use super::moment::Moment;
 use super::people::Parting;
 use crate::direct::{Direct, Sent};
 use crate::gate::Permit;
@@ -264,19 +265,16 @@ impl ShardLoop {
         let connection = Connection {
             lane,
             session,
-            identity,
-            began_ms: self.now.as_millis() as u64,
-            token,
-            known_as: None,
+            person: Person::new(identity, token),
+            began: self.now.into(),
             decoder: Decoder::new(),
-            heartbeat,
-            phase: Phase::Open,
-            armed: Duration::MAX,
+            phase: Phase::Open(heartbeat),
+            armed: Moment::NEVER,
             is_ready: false,
             has_hung_up: false,
             is_paused: false,
             is_pressed: false,
-            unread: None,
+            has_unread: false,
             ignored_bytes: 0,
             acks_owed: 0,
             spoke: tenths(self.now),
@@ -304,8 +302,8 @@ impl ShardLoop {
         let Some(connection) = self.connection(lane) else { return };
         match connection.session.mode().clone() {
             Mode::Rooms => {
-                let user = connection.identity.user.clone();
-                let token = connection.identity.guest.and_then(|guest| hub.guest_token(user.as_ref()?, guest));
+                let user = connection.user().cloned();
+                let token = connection.identity().guest.and_then(|guest| hub.guest_token(user.as_ref()?, guest));
                 let heartbeat_ms = self.settings.heartbeat.ping.as_millis() as u64;
                 let name = ConnectionId { shard: self.index, lane }.to_string();
                 let settings = self.settings.clone();

@@ -36,11 +36,12 @@ impl ShardLoop {
         if matches!(connection.session.mode(), Mode::Echo | Mode::HelloWorld) {
             return true;
         }
-        let Some(user) = connection.identity.user.clone() else { return true };
-        let owner = connection.identity.guest.map_or(Owner::Token, Owner::Guest);
-        let who = connection.identity.clone();
-        let Ok(displaced) = hub.users().come(&user, owner, who, place, now) else { return false };
-        connection.known_as = Some(user);
+        let Some(person) = connection.person.as_deref_mut() else { return true };
+        let who = person.identity.clone();
+        let Some(user) = &person.identity.user else { return true };
+        let owner = who.guest.map_or(Owner::Token, Owner::Guest);
+        let Ok(displaced) = hub.users().come(user, owner, who, place, now) else { return false };
+        person.is_known = true;
         hub.end_places(&displaced, CloseReason::NameTaken);
         true
     }
@@ -48,9 +49,12 @@ impl ShardLoop {
     /// The connection ends.
     pub(super) fn give_name_back(&mut self, lane: LaneId) {
         let place = self.place(lane);
-        let known_as = self.connection(lane).and_then(|connection| connection.known_as.take());
-        if let Some(user) = known_as {
-            self.hub.users().go(&user, place, self.now);
+        let (hub, now) = (self.hub.clone(), self.now);
+        let Some(person) = self.connection(lane).and_then(|connection| connection.person.as_deref_mut()) else {
+            return;
+        };
+        if let Some(user) = person.identity.user.as_ref().filter(|_| std::mem::take(&mut person.is_known)) {
+            hub.users().go(user, place, now);
         }
     }
 
@@ -87,10 +91,10 @@ impl ShardLoop {
     pub(super) fn send(&mut self, lane: LaneId, to: UserName, payload: PayloadRef<'_>, id: ReplyId<'_>) {
         let hub = self.hub.clone();
         let Some(connection) = self.connection(lane) else { return };
-        if let Verdict::Deny(why) = may_send(hub.settings().send, &connection.identity) {
+        if let Verdict::Deny(why) = may_send(hub.settings().send, connection.identity()) {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
         }
-        let from = connection.identity.user.clone();
+        let from = connection.user().cloned();
         let Some(payload) = hub.judge_direct(payload) else {
             return self.refuse(lane, ErrorCode::Rejected, REJECTED, id);
         };
@@ -131,7 +135,8 @@ impl ShardLoop {
     /// Tells a connection that has just come what waited for its user.
     pub(super) fn tell_inbox(&mut self, lane: LaneId) {
         let is_hearing = self.is_open(lane) && self.place(lane).hears;
-        let known_as = self.connection(lane).and_then(|connection| connection.known_as.clone());
+        let person = self.connection(lane).and_then(|connection| connection.person.as_deref());
+        let known_as = person.filter(|person| person.is_known).and_then(|person| person.identity.user.clone());
         let Some(user) = known_as.filter(|_| is_hearing) else { return };
         let inbox = self.hub.users().collect(&user, self.now);
         if inbox.is_empty() {

@@ -124,10 +124,10 @@ impl ShardLoop {
         let Some(name) = self.named(lane, target) else { return };
         let hub = self.hub.clone();
         let Some(connection) = self.connection(lane) else { return };
-        if let Verdict::Deny(why) = hub.policy(&name).may_publish(&connection.identity, &name) {
+        if let Verdict::Deny(why) = hub.policy(&name).may_publish(connection.identity(), &name) {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
         }
-        let user = connection.identity.user.clone();
+        let user = connection.user().cloned();
         let except = except_self.then_some((self.index, lane));
         let payload = match hub.judge(&name, payload) {
             Ruling::Pass | Ruling::Observe(_) => payload.to_payload(),
@@ -226,6 +226,7 @@ impl ShardLoop {
     pub(super) fn enter_own_room(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>) {
         match self.join(lane, name, since) {
             Ok(Joined { room, position, recovered, missed, .. }) => {
+                self.share_name(lane, name);
                 let subscribed = Event::Subscribed { room: name, position, recovered, id: ReplyId(None) };
                 if self.is_event_stream(lane) {
                     self.begin_stream(lane, position, &missed, &subscribed);
@@ -239,6 +240,14 @@ impl ShardLoop {
         }
     }
 
+    /// Has all members of a room on this shard keep one copy of its name.
+    fn share_name(&mut self, lane: LaneId, name: &RoomName) {
+        let Some(shared) = self.rooms.shared_name(name).cloned() else { return };
+        if let Some(connection) = self.connection(lane) {
+            connection.session.share_room(&shared);
+        }
+    }
+
     /// Takes a place in a room. What was missed must be told next: that makes it a member here.
     fn join(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>) -> Result<Joined, (ErrorCode, String)> {
         let hub = self.hub.clone();
@@ -246,10 +255,10 @@ impl ShardLoop {
         let Some(connection) = self.connection(lane) else {
             return Err((ErrorCode::Overloaded, String::new()));
         };
-        if let Verdict::Deny(why) = hub.policy(name).may_subscribe(&connection.identity, name) {
+        if let Verdict::Deny(why) = hub.policy(name).may_subscribe(connection.identity(), name) {
             return Err((ErrorCode::NotAllowed, why.to_owned()));
         }
-        let user = connection.identity.user.clone();
+        let user = connection.user().cloned();
         let joined = loop {
             let joined = hub
                 .registry()
@@ -266,7 +275,7 @@ impl ShardLoop {
                 return Err((ErrorCode::Overloaded, String::new()));
             }
         };
-        self.rooms.entered(&joined.room);
+        self.rooms.entered(&joined.room, name);
         Ok(joined)
     }
 
@@ -308,7 +317,7 @@ impl ShardLoop {
         if !was_member && !self.behind.remove(lane, room) {
             return;
         }
-        let user = self.connection(lane).and_then(|connection| connection.identity.user.clone());
+        let user = self.connection(lane).and_then(|connection| connection.user().cloned());
         if let Some(room) = self.rooms.left(room) {
             self.part(&room, user.as_ref(), parting);
         }
@@ -333,7 +342,7 @@ impl ShardLoop {
         let Some(name) = self.named(lane, target) else { return };
         let hub = self.hub.clone();
         let Some(connection) = self.connection(lane) else { return };
-        if let Verdict::Deny(why) = hub.policy(&name).may_moderate(&connection.identity, &name) {
+        if let Verdict::Deny(why) = hub.policy(&name).may_moderate(connection.identity(), &name) {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
         }
         if !hub.registry().close(&name) {

@@ -28,7 +28,8 @@ impl ShardLoop {
                 continue;
             }
             let has_hung_up = connection.has_hung_up;
-            if let Some(mut unread) = connection.unread.take() {
+            if std::mem::take(&mut connection.has_unread) {
+                let mut unread = self.unread.remove(&index).unwrap_or_default();
                 self.on_bytes(lane, &mut unread);
                 // The socket may hold more.
                 self.on_readable(index, has_hung_up);
@@ -57,7 +58,9 @@ impl ShardLoop {
         let limits = self.settings.messages;
         let now = self.now;
         let Some(connection) = self.connection(lane) else { return };
-        connection.heartbeat.heard(now);
+        if let Some(heartbeat) = connection.heartbeat() {
+            heartbeat.heard(now);
+        }
         if connection.session.dialect() == Dialect::Sse {
             return self.ignore(lane, bytes.len());
         }
@@ -123,8 +126,10 @@ impl ShardLoop {
         if !connection.is_open() || rest.is_empty() {
             return;
         }
-        connection.unread = Some(rest.into());
-        if !connection.is_paused {
+        connection.has_unread = true;
+        let is_paused = connection.is_paused;
+        self.unread.insert(lane.index, rest.into());
+        if !is_paused {
             self.on_readable(lane.index, false);
         }
     }
@@ -133,7 +138,7 @@ impl ShardLoop {
     fn wants_input(&mut self, lane: LaneId) -> bool {
         self.connection(lane).is_some_and(|connection| match connection.phase {
             // A publisher that is slowed is not refused what it has sent already: that waits.
-            Phase::Open => !connection.is_paused,
+            Phase::Open(_) => !connection.is_paused,
             Phase::Closing { peer_has_closed, is_deaf, .. } => !peer_has_closed && !is_deaf,
         })
     }

@@ -215,7 +215,7 @@ impl ShardLoop {
         let Some(name) = self.named(lane, target) else { return };
         let hub = self.hub.clone();
         let Some(connection) = self.connection(lane) else { return };
-        if let Verdict::Deny(why) = hub.policy(&name).may_subscribe(&connection.identity, &name) {
+        if let Verdict::Deny(why) = hub.policy(&name).may_subscribe(connection.identity(), &name) {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
         }
         let options = hub.room_options(&name);

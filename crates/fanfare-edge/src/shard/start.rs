@@ -147,6 +147,7 @@ impl ShardLoop {
             timers: Timers::default(),
             arrivals: VecDeque::new(),
             ready: VecDeque::new(),
+            unread: HashMap::new(),
             pressed: Vec::new(),
             lane_events: Vec::new(),
             read_buffer: vec![0; READ_BYTES_MAX],

@@ -7,7 +7,7 @@ use fanfare_guard::{Identity, Revocation, TokenError, TokenMark, Verdict};
 use fanfare_protocol::{CloseReason, ErrorCode, Event, Mode, ReplyId, Target};
 
 use super::ShardLoop;
-use super::connection::Connection;
+use super::connection::{Connection, Person};
 use crate::token::{HeldToken, TokenBeat, refusal, seconds};
 
 const NO_TOKEN: &str = "this connection came without a token; connect with one";
@@ -19,7 +19,7 @@ impl ShardLoop {
     pub(super) fn see_to_token(&mut self, lane: LaneId) -> Option<Duration> {
         let now = self.now;
         loop {
-            let Some(token) = self.connection(lane)?.token.as_deref_mut() else { return Some(Duration::MAX) };
+            let Some(token) = self.connection(lane)?.token_mut() else { return Some(Duration::MAX) };
             match token.beat(now) {
                 TokenBeat::Wait(until) => return Some(until),
                 TokenBeat::Warn(life) => {
@@ -37,7 +37,7 @@ impl ShardLoop {
     pub(super) fn refresh(&mut self, lane: LaneId, token: &str, id: ReplyId<'_>) {
         let (hub, now) = (self.hub.clone(), self.now);
         let Some(connection) = self.connection(lane) else { return };
-        let Some(former) = connection.token.as_deref_mut() else {
+        let Some(Person { identity: known, token: Some(former), .. }) = connection.person.as_deref_mut() else {
             return self.refuse(lane, ErrorCode::TokenRefused, NO_TOKEN, id);
         };
         // Looking at a token is work, whoever sends it.
@@ -48,13 +48,12 @@ impl ShardLoop {
             Ok(verified) => verified,
             Err(error) => return self.refuse(lane, ErrorCode::TokenRefused, error.text(), id),
         };
-        if identity.user != connection.identity.user {
+        if identity.user != known.user {
             return self.refuse(lane, ErrorCode::TokenRefused, ANOTHER_USER, id);
         }
         let token = token.replaces(former);
         let (due, life) = (token.due(), token.life(now));
-        connection.identity = identity;
-        connection.token = Some(Box::<HeldToken>::new(token));
+        (*known, **former) = (identity, token);
         self.arm_by(lane, due);
         self.answer(lane, &Event::Refreshed { expires_in: life.map(seconds), id });
         self.leave_forbidden(lane);
@@ -63,8 +62,8 @@ impl ShardLoop {
     /// Closes the connections whose tokens were taken back, and those of a user without a token. How many they were.
     pub(super) fn revoke(&mut self, revocation: &Revocation) -> u64 {
         let covers = |connection: &Connection| {
-            let user = connection.identity.user.as_ref();
-            let mark = connection.token.as_deref().map_or(TokenMark { user, ..TokenMark::default() }, |t| t.mark(user));
+            let user = connection.user();
+            let mark = connection.token().map_or(TokenMark { user, ..TokenMark::default() }, |t| t.mark(user));
             connection.is_open() && revocation.covers(mark)
         };
         let found = self.connections.iter().flatten().filter(|connection| covers(connection));
@@ -87,7 +86,7 @@ impl ShardLoop {
         for room in self.rooms_of(lane) {
             let Some(name) = self.rooms.by_id(room).map(|room| room.name().clone()) else { continue };
             let Some(connection) = self.connection(lane) else { return };
-            if hub.policy(&name).may_subscribe(&connection.identity, &name) == Verdict::Allow {
+            if hub.policy(&name).may_subscribe(connection.identity(), &name) == Verdict::Allow {
                 continue;
             }
             if matches!(connection.session.mode(), Mode::Room(_)) {

@@ -313,3 +313,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_session_keeps_the_copy_of_its_room_s_name_that_it_is_told_of() {
+    let (shared, other) = (room("lobby"), room("other"));
+    let mut session = one_room();
+    session.share_room(&shared);
+    assert!(session.room().is_some_and(|own| std::ptr::eq(own.as_str(), shared.as_str())));
+    session.share_room(&other);
+    assert_eq!(session.room(), Some(&shared), "another name is none of its room's");
+    let mut many = rooms();
+    many.share_room(&shared);
+    assert_eq!(many.room(), None);
+}
