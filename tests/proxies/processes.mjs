@@ -82,11 +82,11 @@ export class Programs {
   }
 
   /** A gateway on ports of its own choice or the given ones, once it is ready. */
-  async gateway(name, { ports, config = '' } = {}) {
+  async gateway(name, { ports, config = '', env } = {}) {
     const [port, admin] = ports ?? await freePorts(2);
     const file = join(this.scratch, `${name}-${port}.toml`);
     writeFileSync(file, `listen = "127.0.0.1:${port}"\nadmin = "127.0.0.1:${admin}"\n${config}\n[api]\nkeys = ["${KEY}"]\n`);
-    const running = this.start(name, join(BIN, 'fanfare'), ['serve', '--config', file]);
+    const running = this.start(name, join(BIN, 'fanfare'), ['serve', '--config', file], { env });
     await until(`${name} is ready`, async () => {
       assert.equal(running.how, undefined, `${name} ended: ${running.errors}`);
       return (await fetch(`http://127.0.0.1:${admin}/readyz`).catch(() => null))?.status === 200;
