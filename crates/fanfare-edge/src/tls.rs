@@ -17,14 +17,16 @@ const PENDING_BYTES_MAX: usize = 32 * 1024;
 /// First byte of a client that speaks TLS: a record with a handshake (RFC 8446 section 5.1).
 pub(crate) const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// A certificate with its key, and what is agreed to.
+/// Certificates with their keys, and what is agreed to.
 #[derive(Clone)]
 pub struct TlsTerms {
     /// How handshakes are answered.
     pub config: Arc<ServerConfig>,
-    /// When the certificate expires, seconds since 1970.
+    /// When the first of the certificates expires, seconds since 1970.
     pub not_after: i64,
-    /// Looks for another pair where this one came from: nothing when there is none since it was looked for last, or why what is there cannot
+    /// Which one that is, for people.
+    pub expires_first: String,
+    /// Looks for other pairs where these came from: nothing when there are none since they were looked for last, or why what is there cannot
     /// be used.
     pub renew: Renewal,
 }

@@ -1,6 +1,6 @@
 //! Fetching the published key set: at the start, on a schedule, and when a token names a key that is not in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,12 @@ use crate::outgoing::{self, Wire};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyOrigin {
     /// An `http` or `https` address.
-    Url(Uri),
+    Url {
+        /// The address.
+        url: Uri,
+        /// File with the authorities that alone vouch for its server, read anew each time; `None`: those that the system trusts.
+        authorities: Option<PathBuf>,
+    },
     /// A file, read anew each time.
     File(PathBuf),
 }
@@ -83,8 +88,8 @@ pub async fn fetch(origin: &KeyOrigin) -> anyhow::Result<(KeySet, Duration)> {
                 tokio::task::spawn_blocking(move || read_file(&path)).await.context("the reading thread failed")?;
             (read?, PERIOD_MIN)
         }
-        KeyOrigin::Url(url) => {
-            let got = timeout(FETCH_MAX, get(url)).await;
+        KeyOrigin::Url { url, authorities } => {
+            let got = timeout(FETCH_MAX, get(url, authorities.as_deref())).await;
             got.map_err(|_| anyhow::anyhow!("no answer within {FETCH_MAX:?}")).and_then(|got| got)?
         }
     };
@@ -105,8 +110,8 @@ fn read_file(path: &PathBuf) -> anyhow::Result<Bytes> {
     Ok(bytes.into())
 }
 
-async fn get(url: &Uri) -> anyhow::Result<(Bytes, Duration)> {
-    request(outgoing::connect(url).await?, url).await
+async fn get(url: &Uri, authorities: Option<&Path>) -> anyhow::Result<(Bytes, Duration)> {
+    request(outgoing::connect(url, authorities).await?, url).await
 }
 
 async fn request(stream: Box<dyn Wire>, url: &Uri) -> anyhow::Result<(Bytes, Duration)> {

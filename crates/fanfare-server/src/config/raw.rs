@@ -5,6 +5,7 @@
 //! only well-typed; what they mean together is decided in `typed.rs`.
 
 mod auth;
+mod certificates;
 mod connection;
 mod door;
 mod engine;
@@ -17,6 +18,7 @@ mod traces;
 use std::collections::BTreeMap;
 
 pub(crate) use auth::{Api, Auth, Who};
+pub(crate) use certificates::CertificateFiles;
 pub(crate) use connection::{Compress, Compression, Heartbeat};
 pub(crate) use door::{ForwardedBy, Proxy, ProxyHeader, Tls, TlsVersion};
 pub(crate) use engine::Engine;

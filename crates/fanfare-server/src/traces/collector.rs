@@ -143,7 +143,7 @@ impl Collector {
 }
 
 async fn connect(url: &Uri) -> anyhow::Result<Connection> {
-    let (sender, connection) = http1::handshake(TokioIo::new(outgoing::connect(url).await?)).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(outgoing::connect(url, None).await?)).await?;
     let mut task = JoinSet::new();
     task.spawn(async move {
         // Who sends on it is told.

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::support::TestNode;
 
 /// An Ed25519 key made of one byte: the half that signs, and the other as it is published.
-fn key(seed: u8, kid: &str) -> (EncodingKey, Value) {
+pub(crate) fn key(seed: u8, kid: &str) -> (EncodingKey, Value) {
     let prefix = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     let key = EncodingKey::from_ed_der(&[&prefix[..], &[seed; 32]].concat());
     let jwk = Jwk::from_encoding_key(&key, Algorithm::EdDSA).expect("a public half");
@@ -24,12 +24,12 @@ fn key(seed: u8, kid: &str) -> (EncodingKey, Value) {
     (key, jwk)
 }
 
-fn token(key: &EncodingKey, kid: &str) -> String {
+pub(crate) fn token(key: &EncodingKey, kid: &str) -> String {
     let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
     encode(&header, &Claims { sub: Some("ann".to_owned()), ..Claims::default() }, key).expect("a token")
 }
 
-fn set(keys: &[&Value]) -> String {
+pub(crate) fn set(keys: &[&Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
@@ -84,7 +84,7 @@ impl Publisher {
 }
 
 /// How a connection with this token is received: the user, or code and reason.
-async fn comes_in(node: &TestNode, token: &str) -> Result<Value, (u16, String)> {
+pub(crate) async fn comes_in(node: &TestNode, token: &str) -> Result<Value, (u16, String)> {
     let mut client = node.connect(&format!("/ws?token={token}")).await;
     match client.next().await {
         tokio_tungstenite::tungstenite::Message::Close(Some(frame)) => {
@@ -94,7 +94,7 @@ async fn comes_in(node: &TestNode, token: &str) -> Result<Value, (u16, String)> 
     }
 }
 
-fn ann() -> Result<Value, (u16, String)> {
+pub(crate) fn ann() -> Result<Value, (u16, String)> {
     Ok(json!("ann"))
 }
 

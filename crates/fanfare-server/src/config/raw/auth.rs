@@ -30,8 +30,10 @@ section! {
         /// Address (`https` or `http`) of a JSON Web Key Set with further public keys, read anew as its server says, and when a
         /// token names a key that is not in it.
         jwks_url: String = String::new(),
-        /// The same as a file, in the place of `jwks_url`.
+        /// The same set as a file, in the place of `jwks_url`.
         jwks_file: String = String::new(),
+        /// File with the certificate authorities, PEM, that alone vouch for the server of `jwks_url`. Empty: those that the system trusts.
+        jwks_ca_file: String = String::new(),
         /// Name that tokens must have in their claim `aud`; empty: it is not looked at.
         audience: String = String::new(),
         /// What the claim `iss` of tokens must be; empty: it is not looked at.

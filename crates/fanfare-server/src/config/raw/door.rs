@@ -2,6 +2,7 @@
 
 use crate::config::value::choice;
 
+use super::certificates::CertificateFiles;
 use super::section::section;
 
 choice! {
@@ -53,13 +54,16 @@ choice! {
 }
 
 section! {
-    /// TLS on the client listener, where no proxy ends it before. The files are looked at once a minute and with every reload: another pair
-    /// is shown to those who come from then on, and nobody is dropped; one that cannot be used changes nothing and is logged.
+    /// TLS on the client listener, where no proxy ends it before. The files are looked at once a minute and with every reload: other pairs
+    /// are shown to those who come from then on, and nobody is dropped; while one of them cannot be used, nothing changes and it is logged.
     Tls {
         /// File with the certificate and those between it and its authority, PEM. Empty, with `key`: the listener speaks plain HTTP.
         certificate: String = String::new(),
         /// File with the certificate's key, PEM.
         key: String = String::new(),
+        /// Further certificates for other names, each a table `[[tls.certificates]]` with `certificate` and `key`. A client is shown the one
+        /// whose DNS names (subjectAltName, also `*.example.org`) hold the name that it asks for (SNI), and the one above when none does.
+        certificates: Vec<CertificateFiles> = Vec::new(),
         /// The least version that is spoken: `1.2` or `1.3`.
         min_version: TlsVersion = TlsVersion::V12,
     }

@@ -1,11 +1,14 @@
 //! Keys: those that open the API, and those that tokens are checked with.
 
+use std::path::PathBuf;
+
 use fanfare_guard::{TokenKeys, TokenRules};
 use hyper::Uri;
 
 use crate::config::raw;
 use crate::config::value::{Secret, Setting};
 use crate::key_set::KeyOrigin;
+use crate::outgoing;
 
 use super::check::Check;
 use super::relations::later;
@@ -28,6 +31,10 @@ impl Check {
 
     pub(super) fn key_set(&mut self, auth: &raw::Auth) -> Option<KeyOrigin> {
         let (url, file) = (&auth.jwks_url, &auth.jwks_file);
+        if url.value.is_empty() && !auth.jwks_ca_file.value.is_empty() {
+            let text = "`auth.jwks_ca_file` is given without `auth.jwks_url`".to_owned();
+            self.problem(&auth.jwks_ca_file, text);
+        }
         match (url.value.is_empty(), file.value.is_empty()) {
             (true, true) => None,
             (true, false) => Some(KeyOrigin::File(file.value.clone().into())),
@@ -47,9 +54,27 @@ impl Check {
                         "`auth.jwks_url` must be an https or http address, without a user in it".to_owned(),
                     );
                 }
-                parsed.map(KeyOrigin::Url)
+                let authorities = self.authorities(auth, parsed.as_ref());
+                parsed.map(|url| KeyOrigin::Url { url, authorities })
             }
         }
+    }
+
+    /// The authorities for the server of the set, where they are the operator's own.
+    fn authorities(&mut self, auth: &raw::Auth, url: Option<&Uri>) -> Option<PathBuf> {
+        let file = &auth.jwks_ca_file;
+        if file.value.is_empty() {
+            return None;
+        }
+        if url.is_some_and(|url| url.scheme_str() != Some("https")) {
+            let text = "`auth.jwks_ca_file` vouches for nobody: `auth.jwks_url` is not https".to_owned();
+            self.problem_at(later(&auth.jwks_url, file), text);
+        }
+        let path = PathBuf::from(&file.value);
+        if let Err(error) = outgoing::authorities(&path) {
+            self.problem(file, format!("`auth.jwks_ca_file`: {error:#}"));
+        }
+        Some(path)
     }
 
     pub(super) fn tokens(&mut self, auth: &raw::Auth) -> TokenKeys {

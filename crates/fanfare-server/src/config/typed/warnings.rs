@@ -24,7 +24,7 @@ impl Config {
             );
         }
         warnings.extend(self.tls.as_ref().and_then(tls::warning));
-        if let Some(KeyOrigin::Url(url)) = &self.key_set
+        if let Some(KeyOrigin::Url { url, .. }) = &self.key_set
             && url.scheme_str() == Some("http")
             && !matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"))
         {
