@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fanfare_protocol::{CloseReason, Variant};
+use fanfare_protocol::wire::Window;
+use fanfare_protocol::{CloseReason, Position, Variant, WireForm};
 
 use super::far::{Reader, client_frame};
 use crate::dice::Dice;
@@ -10,12 +11,55 @@ use crate::dice::Dice;
 /// What a room has for a client, in the room's order. Answers that keep their place among it are part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Due {
-    Message { number: usize, offset: Option<u64>, user: Option<String> },
+    Message {
+        number: usize,
+        offset: Option<u64>,
+        user: Option<String>,
+    },
     Joined(Option<String>),
     Left(Option<String>),
     Closed,
-    Subscribed { epoch: u64, offset: u64, id: u64 },
-    Unsubscribed { id: u64 },
+    /// 0 stands for no id.
+    Subscribed {
+        epoch: u64,
+        offset: u64,
+        recovered: bool,
+        id: u64,
+    },
+    Unsubscribed {
+        id: u64,
+    },
+    /// What was not kept until it could be told again.
+    Lost {
+        from: u64,
+        to: u64,
+    },
+}
+
+/// Something that is due, and what must be known where it is not told.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) due: Due,
+    /// Where a publication stands in its room's stream.
+    pub(super) position: Option<Position>,
+    /// Bytes of its frame, where the room's policy may drop it and a gap take its place.
+    pub(super) droppable: Option<u64>,
+}
+
+impl From<Due> for Owed {
+    fn from(due: Due) -> Self {
+        Self { due, position: None, droppable: None }
+    }
+}
+
+/// What a client takes along when it comes back.
+#[derive(Debug, Clone)]
+pub(super) struct Memory {
+    pub(super) variant: Variant,
+    pub(super) window: Option<Window>,
+    pub(super) own: Option<usize>,
+    /// The last position it saw, by room.
+    pub(super) known: BTreeMap<usize, Position>,
 }
 
 /// What was asked for, by id; each has exactly one answer.
@@ -36,20 +80,26 @@ pub(super) enum Asked {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) variant: Variant,
+    /// What it agreed to be sent messages compressed with.
+    pub(super) window: Option<Window>,
     /// The room of a `/room/…` connection.
     pub(super) own: Option<usize>,
+    /// The last position it saw, by room: of this connection or one before.
+    pub(super) known: BTreeMap<usize, Position>,
+    /// Ids of the commands that asked for what it missed; 0 where its path did.
+    pub(super) resumes: BTreeSet<u64>,
     /// Bytes sent that the gateway has not read.
     pub(super) uplink: VecDeque<u8>,
     /// Nothing follows what is in the uplink.
     pub(super) has_hung_up: bool,
     pub(super) reader: Reader,
     /// By room. The front is what must come next.
-    pub(super) due: BTreeMap<usize, VecDeque<Due>>,
-    /// Bytes of all frames that were made for it.
+    pub(super) due: BTreeMap<usize, VecDeque<Owed>>,
+    /// Bytes of all frames that were made for it, but for those it was told that a gap stands for.
     pub(super) due_bytes: u64,
+    /// It has been in a room that drops: until its queue is empty nobody knows how many bytes it will get.
+    pub(super) may_miss: bool,
     pub(super) asked: BTreeMap<u64, Asked>,
-    /// Ids of those that asked for a room it was in already: their answers keep no place.
-    pub(super) asked_again: BTreeSet<u64>,
     /// Numbers of what it published and must not hear.
     pub(super) not_for_itself: BTreeSet<usize>,
     /// Unreadable messages sent, and errors without an id that told so.
@@ -62,40 +112,63 @@ pub(super) struct Client {
     pub(super) ended: Option<CloseReason>,
     /// What the close frame said.
     pub(super) told: Option<(u16, String)>,
+    /// Bytes that the client of an event stream has sent.
+    pub(super) said: usize,
     next_id: u64,
 }
 
 /// Longest message in a run.
-pub(super) const MESSAGE_BYTES_MAX: usize = 400;
+pub(super) const MESSAGE_BYTES_MAX: usize = 800;
 /// Most fragments of a message in a run.
 pub(super) const FRAGMENTS_MAX: usize = 5;
+/// Bytes that the client of an event stream may send.
+pub(super) const IGNORED_BYTES_MAX: usize = 300;
 /// Bad messages in a row that are one too many.
 pub(super) const BAD_MAX: u8 = 4;
 
 impl Client {
-    pub(super) fn new(variant: Variant, own: Option<usize>) -> Self {
+    pub(super) fn new(memory: Memory) -> Self {
+        let Memory { variant, window, own, known } = memory;
         Self {
             variant,
+            window,
             own,
+            known,
+            resumes: BTreeSet::new(),
             uplink: VecDeque::new(),
             has_hung_up: false,
-            reader: Reader::default(),
+            reader: Reader::new(variant, window),
             due: BTreeMap::new(),
             due_bytes: 0,
+            may_miss: false,
             asked: BTreeMap::new(),
-            asked_again: BTreeSet::new(),
             not_for_itself: BTreeSet::new(),
             bad: (0, 0),
             pings: VecDeque::new(),
             rude: None,
             ended: None,
             told: None,
+            said: 0,
             next_id: 0,
         }
     }
 
     pub(super) fn speaks_json(&self) -> bool {
         matches!(self.variant, Variant::JsonRoom | Variant::JsonRooms)
+    }
+
+    /// What it takes its messages in.
+    pub(super) fn form(&self) -> WireForm {
+        WireForm::new(self.variant, self.window)
+    }
+
+    pub(super) fn only_listens(&self) -> bool {
+        self.variant == Variant::Sse
+    }
+
+    /// It will hear this next of the room, after what it is due already.
+    pub(super) fn owe(&mut self, room: usize, owed: impl Into<Owed>) {
+        self.due.entry(room).or_default().push_back(owed.into());
     }
 
     /// Nothing more is said after a close frame, a hang-up or a broken frame.
@@ -106,7 +179,9 @@ impl Client {
     /// Sends a data message, in up to [`FRAGMENTS_MAX`] fragments, sometimes with a ping among them.
     pub(super) fn send(&mut self, opcode: u8, message: &[u8], dice: &mut Dice) {
         let fragments = if dice.percent(70) { 1 } else { 1 + dice.below(FRAGMENTS_MAX) };
-        let mut rest = message;
+        let is_deflated = self.window.is_some() && dice.percent(50);
+        let deflated = if is_deflated { stored(message) } else { Vec::new() };
+        let (mut rest, opcode) = if is_deflated { (&deflated[..], 0x40 | opcode) } else { (message, opcode) };
         for fragment in 0..fragments {
             let is_last = fragment + 1 == fragments;
             let (part, after) = rest.split_at(if is_last { rest.len() } else { dice.below(rest.len() + 1) });
@@ -143,10 +218,15 @@ impl Client {
 
     /// Breaks a rule. Everything after it is lost on the gateway.
     pub(super) fn be_rude(&mut self, dice: &mut Dice) {
+        if self.only_listens() {
+            self.rude = Some(CloseReason::ProtocolError("an event stream only listens"));
+            return self.uplink.extend([b'x'; IGNORED_BYTES_MAX + 1]);
+        }
         let is_json = self.speaks_json();
         let (reason, frames): (CloseReason, Vec<u8>) = match dice.below(if is_json { 8 } else { 6 }) {
+            0 if self.window.is_some() && dice.percent(50) => (CloseReason::BadDeflate, frame(0xc1, b"\xff\xff\xff")),
             0 => (CloseReason::ProtocolError("client frames must be masked"), vec![0x81, 1, b'x']),
-            1 => (CloseReason::ProtocolError("reserved bits are set"), vec![0xc1, 0x81]),
+            1 => (CloseReason::ProtocolError("reserved bits are set"), vec![0xa1, 0x81]),
             2 => (CloseReason::ProtocolError("continuation without a message"), vec![0x80, 0x80]),
             3 => (CloseReason::BadUtf8, frame(0x81, b"\xff\xfe")),
             4 => {
@@ -169,9 +249,24 @@ impl Client {
     }
 
     pub(super) fn close(&mut self) {
-        client_frame(0x88, &1000u16.to_be_bytes(), &mut self.uplink);
         self.has_hung_up = true;
+        // An event stream has no close frames.
+        if self.only_listens() {
+            return;
+        }
+        client_frame(0x88, &1000u16.to_be_bytes(), &mut self.uplink);
     }
+}
+
+/// A message compressed as badly as can be: RFC 7692 section 7.2.3.3.
+fn stored(message: &[u8]) -> Vec<u8> {
+    let length = message.len() as u16;
+    let mut out = vec![0];
+    out.extend(length.to_le_bytes());
+    out.extend((!length).to_le_bytes());
+    out.extend_from_slice(message);
+    out.push(0);
+    out
 }
 
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {

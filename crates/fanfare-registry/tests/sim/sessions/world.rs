@@ -6,57 +6,50 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_fanout::{Budget, Delivery, FlushQuota, Intake, IntakeLimits, OutboxLimits, Shard, ShardStats};
-use fanfare_protocol::{
-    CloseReason, Dialect, MessageLimits, Mode, Payload, Position, Published, ReplyId, RoomEvent, RoomName, Session,
-    UserName, Variant,
-};
-use fanfare_registry::{Joined, Registry, RegistryLimits, RoomOptions, Said};
+use fanfare_protocol::wire::{Agreement, Deflater, DeflaterSettings, Window};
+use fanfare_protocol::{CloseReason, Dialect, MessageLimits, Mode, RoomName, Session, UserName, Variant};
+use fanfare_registry::{Portion, Registry, RegistryLimits, Said};
 use parking_lot::Mutex;
 
-use super::client::{Asked, BAD_MAX, Client, Due, FRAGMENTS_MAX, MESSAGE_BYTES_MAX};
-use super::shell::{Ack, Connection, Phase};
+use super::client::{Asked, BAD_MAX, Client, FRAGMENTS_MAX, IGNORED_BYTES_MAX, MESSAGE_BYTES_MAX, Memory};
+use super::model::{Life, Publication};
+use super::shell::{Connection, Order, Phase};
 use crate::dice::Dice;
 use crate::seeds;
 use crate::wires::{Wire, Wires};
 
 const SHARDS: usize = 3;
-const NAMES: usize = 12;
-const ROOMS_MAX: usize = 9;
+pub(super) const NAMES: usize = 12;
+pub(super) const ROOMS_MAX: usize = 9;
 const USERS: usize = 10;
 const CLIENTS_MAX: usize = 24;
 const STEPS: usize = 4_000;
+/// Connections that ended and may be taken up again.
+const AWAY_MAX: usize = 20;
 pub(super) const ROOMS_PER_CLIENT: usize = 5;
 pub(super) const REPLY_PAUSE: usize = 900;
+pub(super) const REPLAY: Portion = Portion { messages_max: 5, bytes_max: 700 };
+/// With so much waiting for it, who comes back is told later what it missed, bytes.
+pub(super) const REPLAY_PAUSE: usize = 400;
+/// From so many bytes on messages are compressed.
+pub(super) const THRESHOLD: usize = 60;
 pub(super) const ACKS_RESERVE_BYTES: usize = 0;
 pub(super) const LIMITS: MessageLimits =
     MessageLimits { message_bytes_max: MESSAGE_BYTES_MAX, fragments_max: FRAGMENTS_MAX, bad_messages_max: BAD_MAX };
-const INTAKE: IntakeLimits = IntakeLimits { intake_items_max: 60, intake_bytes_max: 3_000 };
-pub(super) const OUTBOX: OutboxLimits = OutboxLimits { outbox_bytes_max: 2_500, outbox_messages_max: 24 };
-const BUDGET: usize = 7_000;
+const INTAKE: IntakeLimits = IntakeLimits { intake_items_max: 60, intake_bytes_max: 5_000 };
+/// By seed: little, so that much is dropped and evicted, or so much that queues become long.
+const OUTBOXES: [OutboxLimits; 3] = [
+    OutboxLimits { outbox_bytes_max: 1_500, outbox_messages_max: 10 },
+    OutboxLimits { outbox_bytes_max: 3_000, outbox_messages_max: 24 },
+    OutboxLimits { outbox_bytes_max: 9_000, outbox_messages_max: 80 },
+];
+/// For all outboxes together, by seed.
+const BUDGETS: [usize; 2] = [6_000, 40_000];
 pub(super) const PING: Duration = Duration::from_secs(5);
 pub(super) const PONG: Duration = Duration::from_secs(2);
 pub(super) const WRITE: Duration = Duration::from_secs(3);
 pub(super) const CLOSE: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// One life of a room.
-#[derive(Debug)]
-pub(super) struct Life {
-    pub(super) name: usize,
-    epoch: Option<u64>,
-    offset: u64,
-    /// Nobody is told what follows.
-    is_closed: bool,
-    members: Vec<usize>,
-    users: BTreeMap<String, u32>,
-}
-
-/// A publication that was accepted.
-#[derive(Debug)]
-pub(super) struct Publication {
-    /// Whom it is for.
-    pub(super) wanted_by: Vec<usize>,
-}
 
 seeds::totals! {
     connected,
@@ -70,6 +63,20 @@ seeds::totals! {
     published,
     received,
     acks,
+    /// Came back, and were told all they had missed, or that they were not.
+    recovered,
+    unrecovered,
+    /// Messages that were told again.
+    replayed,
+    /// Gaps that clients were told of, and publications that were missing by them because their rooms drop.
+    gaps,
+    missed,
+    /// Messages that came compressed.
+    inflated,
+    /// Clients of event streams.
+    streamed,
+    /// Rooms that made place for others.
+    rooms_evicted,
     /// Evictions that publishers were told of.
     evictions_told,
     /// Bytes that clients who were closed did not get.
@@ -85,8 +92,9 @@ pub(super) struct World {
     pub(super) now: Duration,
     next_sweep: Duration,
     pub(super) clock: Arc<AtomicU64>,
-    pub(super) registry: Registry<Ack>,
+    pub(super) registry: Registry<Order>,
     pub(super) shards: Vec<(Shard<Said>, Wires)>,
+    pub(super) outbox: OutboxLimits,
     pub(super) budget: Arc<Budget>,
     pub(super) stats: Arc<ShardStats>,
     pub(super) names: Vec<RoomName>,
@@ -107,6 +115,10 @@ pub(super) struct World {
     pub(super) told: Arc<Mutex<BTreeMap<usize, (Delivery, u64)>>>,
     /// When each client ended.
     pub(super) ends: BTreeMap<usize, u64>,
+    /// Those who may come back.
+    pub(super) away: Vec<Memory>,
+    /// Makes the frames that shards should make.
+    pub(super) deflater: Deflater,
     next_number: usize,
     pub(super) totals: Totals,
 }
@@ -121,12 +133,21 @@ pub(super) fn run(seed: u64) -> Totals {
     world.totals
 }
 
+fn deflater() -> Deflater {
+    Deflater::new(DeflaterSettings { threshold_bytes: THRESHOLD, ..DeflaterSettings::default() })
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let intakes = (0..SHARDS).map(|_| Arc::new(Intake::new(INTAKE, || {}))).collect();
-        let budget = Arc::new(Budget::new(BUDGET));
+        let budget = Arc::new(Budget::new(BUDGETS[(seed / 3 % 2) as usize]));
         let stats = Arc::new(ShardStats::default());
-        let shard = |_| (Shard::new(OUTBOX, 2_000, budget.clone(), stats.clone()), Wires::default());
+        let outbox = OUTBOXES[(seed % 3) as usize];
+        let shard = |_| {
+            let mut shard = Shard::new(outbox, 2_500, budget.clone(), stats.clone());
+            *shard.tools() = deflater();
+            (shard, Wires::default())
+        };
         Self {
             dice: Dice(seed),
             now: Duration::ZERO,
@@ -134,10 +155,11 @@ impl World {
             clock: Arc::default(),
             registry: Registry::new(
                 intakes,
-                RegistryLimits { rooms_max: ROOMS_MAX, ..RegistryLimits::default() },
+                RegistryLimits { rooms_max: ROOMS_MAX, replay: REPLAY, ..RegistryLimits::default() },
                 seed,
             ),
             shards: (0..SHARDS).map(shard).collect(),
+            outbox,
             budget,
             stats,
             names: (0..NAMES).map(|n| RoomName::parse(&format!("room:{n}")).expect("a valid name")).collect(),
@@ -153,17 +175,10 @@ impl World {
             acks: BTreeMap::new(),
             told: Arc::default(),
             ends: BTreeMap::new(),
+            away: Vec::new(),
+            deflater: deflater(),
             next_number: 0,
             totals: Totals::default(),
-        }
-    }
-
-    pub(super) fn options(&self, room: usize) -> RoomOptions {
-        RoomOptions {
-            presence: room % 4 == 1,
-            join_leave: room.is_multiple_of(4),
-            offsets: room.is_multiple_of(2),
-            ..RoomOptions::default()
         }
     }
 
@@ -205,7 +220,7 @@ impl World {
         }
     }
 
-    fn wire(&mut self, n: usize) -> &mut Wire {
+    pub(super) fn wire(&mut self, n: usize) -> &mut Wire {
         let connection = self.connections[n].as_ref().expect("a connected client");
         self.shards[connection.shard].1.at(connection.lane)
     }
@@ -214,21 +229,60 @@ impl World {
         if here >= CLIENTS_MAX {
             return;
         }
-        let name = self.dice.below(NAMES);
-        let (own, dialect, variant) = match self.dice.below(10) {
-            0..6 => (None, Dialect::Json, Variant::JsonRooms),
-            6 | 7 => (Some(name), Dialect::Json, Variant::JsonRoom),
-            8 => (Some(name), Dialect::Text, Variant::Text),
-            _ => (Some(name), Dialect::TextJoined, Variant::TextJoined),
+        let memory = if !self.away.is_empty() && self.dice.percent(60) {
+            let place = self.dice.below(self.away.len());
+            self.away.swap_remove(place)
+        } else {
+            self.stranger()
         };
+        let (own, known) = (memory.own, memory.known.clone());
+        let dialect = match memory.variant {
+            Variant::JsonRoom | Variant::JsonRooms => Dialect::Json,
+            Variant::Text => Dialect::Text,
+            Variant::TextJoined => Dialect::TextJoined,
+            Variant::Sse => Dialect::Sse,
+        };
+        let deflate = memory.window.map(|window| Agreement { window, client_context: false });
         let mode = own.map_or(Mode::Rooms, |room| Mode::Room(self.names[room].clone()));
         let user = self.dice.percent(70).then(|| self.users[self.dice.below(USERS)].clone());
         let n = self.clients.len();
-        self.clients.push(Client::new(variant, own));
+        self.clients.push(Client::new(memory));
         self.connections.push(None);
         self.totals.connected += 1;
         let shard = self.dice.below(SHARDS);
-        self.admit(n, shard, Session::new(mode, dialect), user);
+        let since = own.and_then(|own| known.get(&own).copied());
+        self.admit(n, shard, Session::new(mode, dialect).with_deflate(deflate), user, since);
+        if own.is_some() {
+            return;
+        }
+        for (room, since) in known {
+            let fields = format!(",\"room\":\"room:{room}\",\"since\":\"{since}\"");
+            let id = self.clients[n].command("subscribe", &fields, Some(Asked::Subscribe), &mut self.dice);
+            self.clients[n].resumes.insert(id);
+        }
+    }
+
+    /// Somebody who was never here.
+    fn stranger(&mut self) -> Memory {
+        let room = self.dice.below(NAMES).min(self.dice.below(NAMES));
+        let (own, variant) = match self.dice.below(12) {
+            0..6 => (None, Variant::JsonRooms),
+            6 | 7 => (Some(room), Variant::JsonRoom),
+            8 => (Some(room), Variant::Text),
+            9 => (Some(room), Variant::TextJoined),
+            _ => (Some(room), Variant::Sse),
+        };
+        let is_deflated = !matches!(variant, Variant::Sse | Variant::TextJoined) && self.dice.percent(40);
+        let window = is_deflated.then(|| Window::ALL[self.dice.below(Window::ALL.len())]);
+        Memory { variant, window, own, known: BTreeMap::new() }
+    }
+
+    /// A connection is over; whoever had it may come back to where it was.
+    pub(super) fn part_with(&mut self, n: usize) {
+        let Client { variant, window, own, ref known, .. } = self.clients[n];
+        if !known.is_empty() && self.away.len() < AWAY_MAX {
+            self.away.push(Memory { variant, window, own, known: known.clone() });
+        }
     }
 
     /// A client says something; the gateway will read it later.
@@ -239,8 +293,16 @@ impl World {
             return;
         }
         let dice = &mut self.dice;
+        if client.only_listens() {
+            // A little of what it says is passed over.
+            if client.said < IGNORED_BYTES_MAX {
+                client.said += 1;
+                client.uplink.push_back(b'?');
+            }
+            return;
+        }
         let number = self.next_number;
-        let text = format!("#{number}#{}", "-".repeat(dice.below(60)));
+        let text = text(number, dice);
         if !client.speaks_json() {
             self.next_number += 1;
             let is_text = dice.percent(80);
@@ -294,131 +356,18 @@ impl World {
     }
 
     fn sweep(&mut self) {
-        let vacant: Vec<usize> = self
-            .directory
-            .iter()
-            .filter(|(_, life)| self.lives[**life].members.is_empty())
-            .map(|(name, _)| *name)
-            .collect();
-        self.directory.retain(|name, _| !vacant.contains(name));
-        assert_eq!(self.registry.reap(), vacant.len(), "what is vacant is reaped, and nothing else");
-        assert!(self.registry.list("", "", usize::MAX).iter().all(|room| room.occupancy > 0), "a vacant room stays");
-        self.totals.reaped += vacant.len() as u64;
-    }
-
-    // ---- what the model notes ----
-
-    /// The life of the name that the registry must use now; made if there is none, `None` at the bound on rooms.
-    pub(super) fn life_of(&mut self, name: usize) -> Option<usize> {
-        if let Some(&life) = self.directory.get(&name) {
-            return Some(life);
-        }
-        if self.directory.len() >= ROOMS_MAX {
-            return None;
-        }
-        let life = self.lives.len();
-        self.lives.push(Life {
-            name,
-            epoch: None,
-            offset: 0,
-            is_closed: false,
-            members: Vec::new(),
-            users: BTreeMap::new(),
-        });
-        self.directory.insert(name, life);
-        Some(life)
-    }
-
-    /// A room says something: it is due to every member but one.
-    pub(super) fn say(&mut self, life: usize, due: &Due, except: Option<usize>, event: &RoomEvent) {
-        let state = &self.lives[life];
-        let name = state.name;
-        if state.is_closed {
-            return;
-        }
-        for &n in state.members.iter().filter(|&&n| except != Some(n)) {
-            let client = &mut self.clients[n];
-            let mut frame = Vec::new();
-            client.variant.encode(event, &mut frame);
-            if !frame.is_empty() {
-                client.due.entry(name).or_default().push_back(due.clone());
-                client.due_bytes += frame.len() as u64;
-            }
-        }
-        self.lives[life].is_closed = matches!(event, RoomEvent::RoomClosed(_));
-    }
-
-    pub(super) fn note_join(&mut self, n: usize, life: usize, user: Option<&UserName>, joined: &Joined) {
-        let name = self.lives[life].name;
-        let options = self.options(name);
-        if let Some(user) = user
-            && options.join_leave
-            && !self.lives[life].users.contains_key(user.as_str())
-        {
-            let event = RoomEvent::Joined(self.names[name].clone(), Some(user.clone()));
-            self.say(life, &Due::Joined(Some(user.to_string())), None, &event);
-        }
-        let state = &mut self.lives[life];
-        state.members.push(n);
-        if let Some(user) = user.filter(|_| options.join_leave || options.presence) {
-            *state.users.entry(user.to_string()).or_insert(0) += 1;
-        }
-        assert_eq!(joined.position.offset, state.offset);
-        assert_eq!(*state.epoch.get_or_insert(joined.position.epoch), joined.position.epoch, "one life, one epoch");
-        assert_eq!(*self.by_id.entry(joined.room.id().0).or_insert(life), life, "one life, one id");
-    }
-
-    pub(super) fn note_leave(&mut self, n: usize, life: usize, user: Option<&UserName>, says_so: bool) {
-        let name = self.lives[life].name;
-        let state = &mut self.lives[life];
-        let place = state.members.iter().position(|&member| member == n).expect("a member");
-        state.members.swap_remove(place);
-        // `None`: nobody that is counted.
-        let mut was_last = None;
-        if let Some(user) = user
-            && let Some(connections) = state.users.get_mut(user.as_str())
-        {
-            *connections -= 1;
-            was_last = Some(*connections == 0);
-            if *connections == 0 {
-                state.users.remove(user.as_str());
-            }
-        }
-        if was_last.map_or(says_so, |was_last| was_last && (says_so || self.options(name).join_leave)) {
-            let event = RoomEvent::Left(self.names[name].clone(), user.cloned());
-            self.say(life, &Due::Left(user.map(ToString::to_string)), None, &event);
-        }
-    }
-
-    pub(super) fn note_publication(
-        &mut self,
-        n: usize,
-        life: usize,
-        user: Option<UserName>,
-        payload: Payload,
-        except_self: bool,
-        position: Position,
-    ) {
-        let (Payload::Json(bytes) | Payload::Text(bytes) | Payload::Binary(bytes)) = &payload;
-        let number = super::audit::number_in(bytes);
-        let name = self.lives[life].name;
-        let state = &mut self.lives[life];
-        state.offset += 1;
-        assert_eq!(position.offset, state.offset, "dense from 1");
-        assert_eq!(*state.epoch.get_or_insert(position.epoch), position.epoch, "one life, one epoch");
-        let except = except_self.then_some(n);
-        let wanted_by = state.members.iter().copied().filter(|&member| except != Some(member)).collect();
-        let offset = self.options(name).offsets.then_some(position.offset);
-        self.publications.push(Publication { wanted_by });
-        self.totals.published += 1;
-        let due = Due::Message { number, offset, user: user.as_ref().map(ToString::to_string) };
-        let event = RoomEvent::Message(self.names[name].clone(), Published { position, offset, user, payload });
-        self.say(life, &due, except, &event);
-    }
-
-    pub(super) fn note_ack(&mut self, n: usize, id: ReplyId<'_>, number: usize) {
-        let id = id.0.expect("a receipt is wanted").trim_matches('"').parse().expect("ids are numbers");
-        self.acks.insert((n, id), number);
+        let over = self.note_sweep();
+        assert_eq!(
+            self.registry.reap() + self.registry.expire(self.now),
+            over,
+            "what is over is reaped, and nothing else"
+        );
+        self.totals.reaped += over as u64;
+        let is_wanted = |name: &RoomName| {
+            let room = self.names.iter().position(|known| known == name).and_then(|name| self.directory.get(&name));
+            room.is_some_and(|&life| !self.lives[life].members.is_empty() || self.lives[life].is_only_kept())
+        };
+        assert!(self.registry.list("", "", usize::MAX).iter().all(|room| is_wanted(&room.name)), "a vacant room stays");
     }
 
     pub(super) fn note_end(&mut self, n: usize, reason: CloseReason) {
@@ -429,6 +378,7 @@ impl World {
             CloseReason::ProtocolError(_)
                 | CloseReason::BinaryNotAllowed
                 | CloseReason::BadUtf8
+                | CloseReason::BadDeflate
                 | CloseReason::BadMessages
                 | CloseReason::TooManyFragments
                 | CloseReason::MessageTooBig { .. }
@@ -440,14 +390,6 @@ impl World {
         self.totals.ended += 1;
     }
 
-    pub(super) fn check_presence(&self, life: usize, count: u64, members: &[UserName]) {
-        let state = &self.lives[life];
-        assert_eq!(count, state.members.len() as u64);
-        let listed: Vec<&str> = members.iter().map(UserName::as_str).collect();
-        let expected: Vec<&str> = state.users.keys().map(String::as_str).collect();
-        assert_eq!(listed, if self.options(state.name).presence { expected } else { vec![] });
-    }
-
     /// Rooms, subscriptions, publications and queued bytes, by the model and by the counters.
     pub(super) fn check_totals(&self) {
         let stats = self.registry.stats();
@@ -457,6 +399,11 @@ impl World {
         assert_eq!(stats.published.load(Ordering::Relaxed), self.totals.published);
         assert_eq!(stats.reaped.load(Ordering::Relaxed), self.totals.reaped);
         assert_eq!(self.stats.evicted.load(Ordering::Relaxed), self.totals.evicted);
+        assert_eq!(stats.recovered.load(Ordering::Relaxed), self.totals.recovered);
+        assert_eq!(stats.unrecovered.load(Ordering::Relaxed), self.totals.unrecovered);
+        assert_eq!(stats.evicted.load(Ordering::Relaxed), self.totals.rooms_evicted);
+        let kept: usize = self.directory.values().map(|&life| self.lives[life].kept_bytes()).sum();
+        assert_eq!(self.registry.history_bytes().0, kept, "the histories are what the rooms keep");
         for info in self.registry.list("", "", usize::MAX) {
             let name = self.names.iter().position(|name| *name == info.name).expect("a name of this run");
             let life = &self.lives[self.directory[&name]];
@@ -511,8 +458,10 @@ impl World {
             self.flush(shard, FlushQuota::default());
             assert_eq!(self.shards[shard].0.counts(), (0, 0), "lanes and rooms of shard {shard}");
         }
+        (0..NAMES).for_each(|room| _ = self.close_room(room));
         self.sweep();
         self.check_totals();
+        self.check_dropped();
         assert!(self.directory.is_empty() && self.registry.list("", "", 10).is_empty(), "a room stays");
     }
 
@@ -520,4 +469,13 @@ impl World {
     pub(super) fn phase(&self, n: usize) -> Option<Phase> {
         self.connections[n].as_ref().map(|connection| connection.phase)
     }
+}
+
+/// What is said: mostly short; or so long that a large window finds again at its end what a small one has forgotten.
+fn text(number: usize, dice: &mut Dice) -> String {
+    if !dice.percent(4) {
+        return format!("#{number}#{}", "-".repeat(dice.below(60)));
+    }
+    let block: String = (0..540).map(|_| char::from(b'a' + dice.below(16) as u8)).collect();
+    format!("#{number}#{block}{}", &block[..90])
 }

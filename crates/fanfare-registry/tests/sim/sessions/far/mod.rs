@@ -1,5 +1,10 @@
-//! The far end of a connection: a decoder of server frames and of the two dialects that shares nothing with ours.
+//! The far end of a connection: a decoder of server frames and of the dialects that shares nothing with ours.
 
+mod inflate;
+mod stream;
+
+use fanfare_protocol::wire::Window;
+use fanfare_protocol::{Position, Variant};
 use serde_json::Value;
 
 /// What a client heard, in the order it came.
@@ -7,6 +12,10 @@ use serde_json::Value;
 pub(super) enum Heard {
     /// An object of the JSON dialect.
     Json(Value),
+    /// The same as an event of a stream, and its id.
+    Streamed(Value, Option<Position>),
+    /// What keeps a stream alive.
+    Comment,
     /// Messages of the text dialect, and whether they came as text; several where they were joined.
     Plain(Vec<Vec<u8>>, bool),
     Ping,
@@ -15,28 +24,53 @@ pub(super) enum Heard {
 }
 
 /// Bytes come in, whole frames go out. Strict: whatever RFC 6455 forbids a server is a failure of the run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reader {
+    variant: Variant,
+    /// What compressed messages may refer back to; none: nothing may be compressed.
+    window: Option<Window>,
     bytes: Vec<u8>,
     /// Bytes of whole frames so far.
     pub(super) whole: u64,
+    /// Messages that came compressed.
+    pub(super) inflated: u64,
     has_closed: bool,
 }
 
 impl Reader {
+    pub(super) fn new(variant: Variant, window: Option<Window>) -> Self {
+        Self { variant, window, bytes: Vec::new(), whole: 0, inflated: 0, has_closed: false }
+    }
+
     /// Takes bytes in; gives what is whole.
-    pub(super) fn read(&mut self, bytes: &[u8], speaks_json: bool) -> Vec<Heard> {
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Vec<Heard> {
         self.bytes.extend_from_slice(bytes);
         let mut heard = Vec::new();
-        while let Some((first, payload, length)) = frame(&self.bytes) {
-            assert!(!self.has_closed, "something follows the close frame");
-            let this = interpret(first, payload, speaks_json);
+        while let Some((this, length)) = self.next() {
+            assert!(!self.has_closed, "something follows the last words");
             self.has_closed = matches!(this, Heard::Close(..));
             heard.push(this);
             self.bytes.drain(..length);
             self.whole += length as u64;
         }
         heard
+    }
+
+    fn next(&mut self) -> Option<(Heard, usize)> {
+        if self.variant == Variant::Sse {
+            return stream::event(&self.bytes);
+        }
+        let speaks_json = matches!(self.variant, Variant::JsonRoom | Variant::JsonRooms);
+        let (first, payload, length) = frame(&self.bytes)?;
+        if first & 0x40 == 0 {
+            return Some((interpret(first, payload, speaks_json), length));
+        }
+        assert_eq!(first & 0x08, 0, "control frames are not compressed");
+        let window = self.window.expect("compression was agreed on");
+        let message = inflate::inflate(payload, 1 << window.bits());
+        assert!(message.len() > payload.len(), "what does not become shorter goes as it is");
+        self.inflated += 1;
+        Some((interpret(first, &message, speaks_json), length))
     }
 
     /// Bytes of a frame that is not whole yet.
@@ -48,7 +82,7 @@ impl Reader {
 /// First byte, payload and length of the frame at the front, once it is there.
 fn frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
-    assert_eq!(first & 0xf0, 0x80, "server frames here are final and use no extension: {first:#x}");
+    assert_eq!(first & 0xb0, 0x80, "server frames here are final, and one bit is an extension's: {first:#x}");
     assert_eq!(second & 0x80, 0, "server frames are not masked");
     let (length, header) = match second {
         126 => (u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().expect("two"))), 4),
