@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use fanfare_protocol::{Payload, RoomName};
+use fanfare_registry::Draft;
 use serde_json::json;
 
-use crate::support::{Client, Raw, TestNode, handshake, request, wait_until};
+use crate::support::{Client, Raw, TestNode, handshake, request, wait_until, within};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -373,4 +376,53 @@ async fn counters_move_by_exactly_what_happened() {
     many.say(json!({"name": "unsubscribe", "room": "b"})).await;
     request(node.admin, "DELETE", "/api/rooms/a", &key, "").await;
     check("a room closed for all", &[("received_total", 1), ("subscriptions", -2), ("rooms", -1)]).await;
+}
+
+/// What a scrape costs does not grow with the node: it asks no shard, whose loop alone knows its connections, and no room or
+/// connection has a line of its own.
+#[tokio::test]
+async fn a_scrape_asks_no_shard_and_has_as_many_lines_for_many_rooms_and_connections() {
+    let node = TestNode::dev("");
+    let hub = node.hub.clone();
+    let names = |page: &Page| page.samples.keys().cloned().collect::<Vec<_>>();
+    let before = names(&page(node.admin, Format::Classic).await);
+    for number in 0..20_000 {
+        let room = RoomName::parse(&format!("namespace-{}:{number}", number % 100)).expect("a name");
+        let draft = Draft { user: None, payload: Payload::Json("1".into()), except: None, receipt: None };
+        let _ = hub.registry().publish(&room, hub.room_options(&room), draft, hub.now()).expect("a place");
+    }
+    let mut clients = Vec::new();
+    for number in 0..50 {
+        clients.push(node.enter(&format!("namespace-{number}:{number}"), &format!("?name=user-{number}")).await);
+    }
+    for shard in 0..2 {
+        hub.wedge(shard, Duration::from_secs(2));
+    }
+    // Behind what holds the shards up.
+    let turned = tokio::spawn(async move { hub.every_shard_turns().await });
+    let page = page(node.admin, Format::Classic).await;
+    assert!(!turned.is_finished(), "the page was there before a shard could have been asked");
+    assert_eq!(names(&page), before, "no sample came along");
+    assert_eq!((page.samples["fanfare_rooms"], page.samples["fanfare_connections"]), (20_000.0, 50.0));
+    within("the shards to go on", turned).await.expect("no panic");
+}
+
+/// Names, and with them units and types, are told in the tables of docs/.
+#[tokio::test]
+async fn every_metric_is_documented() {
+    let jwks = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(jwks.path(), r#"{"keys":[]}"#).expect("a key set");
+    let node = TestNode::dev(&format!(
+        "[traces]\nurl = \"http://127.0.0.1:9\"\n[auth]\njwks_file = \"{}\"",
+        jwks.path().display()
+    ));
+    let docs = std::fs::read_dir(crate::tidy::root().join("docs")).expect("docs/").filter_map(Result::ok);
+    let docs =
+        docs.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let docs: String = docs.map(|path| std::fs::read_to_string(path).expect("a page")).collect();
+    let page = page(node.admin, Format::Classic).await;
+    assert!(page.families.len() > 40, "{}", page.families.len());
+    let is_there = |family: &String| ["`", "{", ","].iter().any(|end| docs.contains(&format!("`{family}{end}")));
+    let missing: Vec<_> = page.families.keys().filter(|family| !is_there(family)).collect();
+    assert!(missing.is_empty(), "no page of docs/ names {missing:?}");
 }
