@@ -41,8 +41,8 @@ js: ## build the JavaScript client into clients/js/dist and into the gateway's a
 
 # ---- check: what can be said without running Fanfare ----
 
-.PHONY: check fmt-check clippy docs docs-configuration arrows deny advisories fmt
-check: fmt-check clippy docs arrows deny ## formatting, lints, docs, crate arrows, licences, duplicate versions, sources
+.PHONY: check fmt-check clippy docs docs-configuration arrows planted-places deny advisories fmt
+check: fmt-check planted-places clippy docs arrows deny ## formatting, lints, docs, crate arrows, licences, duplicate versions, sources
 	@printf '\n== check: all well\n'
 
 fmt: ## format the code
@@ -67,6 +67,10 @@ docs-configuration: ## write docs/configuration.md from the declarations of the 
 arrows: ## the crate arrows and the other house rules that are tests
 	$(say) 'crate arrows and house rules'
 	@tools/arrows $(LOCKED)
+
+planted-places:
+	$(say) 'every planted bug has its place in the code'
+	@tools/planted-bugs --places
 
 deny: ## licences, duplicate versions and sources of all dependencies
 	$(say) 'licences, duplicate versions, sources'

@@ -230,8 +230,11 @@ impl Client {
             2 => (CloseReason::ProtocolError("continuation without a message"), vec![0x80, 0x80]),
             3 => (CloseReason::BadUtf8, frame(0x81, b"\xff\xfe")),
             4 => {
-                let max = MESSAGE_BYTES_MAX;
-                (CloseReason::MessageTooBig { max }, frame(0x82, &[b'x'; MESSAGE_BYTES_MAX + 1]))
+                let (max, message) = (MESSAGE_BYTES_MAX, [b'x'; MESSAGE_BYTES_MAX + 1]);
+                // Compressed it may be somewhat longer on its way, not when it has been inflated.
+                let is_deflated = self.window.is_some() && dice.percent(50);
+                let frames = if is_deflated { frame(0xc2, &stored(&message)) } else { frame(0x82, &message) };
+                (CloseReason::MessageTooBig { max }, frames)
             }
             5 => {
                 let mut frames = frame(0x01, b"a");

@@ -126,9 +126,20 @@ impl World {
                 if let Some(id) = streamed {
                     assert!((known.offset..=told.offset).contains(&id.offset), "{id} says where the stream goes on");
                 }
+                // `subscribed` itself is due first.
+                let next = client.due.get(&room).and_then(|due| due.get(1)).map(|owed| (&owed.due, owed.position));
+                let is_next = match next {
+                    Some((Due::Message { .. }, at)) => at.is_some_and(|at| at.offset == known.offset + 1),
+                    Some((Due::Lost { from, .. }, _)) => *from == known.offset + 1,
+                    // It was closed, or is told when it has taken what comes before.
+                    Some(_) => true,
+                    None => self.lives.iter().any(|life| life.epoch == Some(told.epoch) && life.behind.contains(&n)),
+                };
+                assert!(is_next || known == told, "client {n} has all up to {known} of {told}, and gets {next:?}");
             }
             None => _ = client.known.insert(room, told),
         }
+        assert_eq!(streamed.is_some(), self.clients[n].only_listens(), "a stream says where it goes on");
         assert!(streamed.is_none_or(|id| id.epoch == told.epoch && id.offset <= told.offset), "a position of the room");
     }
 
