@@ -98,8 +98,10 @@ fn both<T: std::str::FromStr>(source: &str, destination: &str) -> Result<T, Malf
     source.parse().map_err(|_| Malformed)
 }
 
+/// Section 2.1: without zeros before it, "to avoid any possible confusion with octal numbers".
 fn is_port(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    is_plain && text.parse::<u16>().is_ok()
 }
 
 fn read_v2(bytes: &[u8]) -> Result<Proxied, Malformed> {
@@ -184,6 +186,8 @@ mod tests {
             "PROXY TCP4 192.0.2.7 10.0.0.1 +4711 443\r\n",
             "PROXY TCP4 192.0.2.7 10.0.0.1 4711 65536\r\n",
             "PROXY TCP4 192.0.2.07 10.0.0.1 4711 443\r\n",
+            "PROXY TCP4 192.0.2.7 10.0.0.1 04711 443\r\n",
+            "PROXY TCP4 192.0.2.7 10.0.0.1 4711 00\r\n",
             "PROXY TCP4 2001:db8::1 ::1 4711 443\r\n",
             "PROXY TCP6 192.0.2.7 10.0.0.1 4711 443\r\n",
             "PROXY TCP5 192.0.2.7 10.0.0.1 4711 443\r\n",
