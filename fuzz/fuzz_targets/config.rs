@@ -2,27 +2,22 @@
 //! never a secret in what may be printed.
 #![no_main]
 
-use fanfare_server::config::{Config, ConfigError, ConfigFile, Environment, Flags};
+use fanfare_server::config::fuzzing::load;
+use fanfare_server::config::{Config, ConfigError, ConfigFile, Environment};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&kind, rest)) = data.split_first() else { return };
     let Ok(text) = str::from_utf8(rest) else { return };
-    let flags = Flags::default();
     if kind % 8 == 0 {
         // A name that does not exist is compared with all that do: a few short ones say what many would.
         let lines = text.lines().take(4).filter(|line| line.len() < 80);
         let variables = lines.map(|line| line.split_once('=').unwrap_or((line, "")));
         let environment: Environment = variables.map(|(name, value)| (format!("FANFARE_{name}"), value)).collect();
-        return check(Config::serve(&flags, None, &environment));
+        return check(load(false, None, &environment));
     }
     let file = ConfigFile::new("fuzz.toml", text);
-    let environment = Environment::default();
-    check(if kind % 8 == 1 {
-        Config::dev(&flags, Some(&file), &environment)
-    } else {
-        Config::serve(&flags, Some(&file), &environment)
-    });
+    check(load(kind % 8 == 1, Some(&file), &Environment::default()));
 });
 
 fn check(result: Result<Config, ConfigError>) {
@@ -37,11 +32,11 @@ fn check(result: Result<Config, ConfigError>) {
     // What `fanfare check` and `fanfare serve` do with one that holds.
     _ = config.warnings();
     _ = config.ceiling().total();
-    let printed = format!("{config:?}");
-    for key in &config.api_keys {
-        let key = key.expose();
-        // A short one may stand in the text by chance.
-        assert!(key.len() < 16 || !printed.contains(key), "an API key is printed");
+    // A short one may stand in the text by chance.
+    let secrets = || config.api_keys.iter().chain(&config.guest_secret).filter(|secret| secret.expose().len() >= 16);
+    if secrets().next().is_some() {
+        let printed = format!("{config:?}");
+        assert!(!secrets().any(|secret| printed.contains(secret.expose())), "a secret is printed");
     }
     assert!(config.outbox.outbox_bytes_max >= config.messages.message_bytes_max, "one message always fits");
     assert!(config.limits.connections_max > 0 && config.outbox_total_bytes_max > 0);

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use fanfare_protocol::RoomName;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::raw::{Key, NAMESPACES, Namespace, Raw, Section, key_path, namespace_path};
+use super::raw::{NAMESPACES, Namespace, Raw, Section, key_path, namespace_path};
 use super::value::{Literal, Origin, nearest, slips};
 use super::{ConfigError, Flags, Problem};
 
@@ -158,7 +158,7 @@ fn apply_namespaces(
         let name = key.get_ref().as_ref();
         let origin = at(key.span().start);
         if !value.get_ref().is_table() {
-            let hint = match Namespace::default().keys().iter().any(|key| key.name == name) {
+            let hint = match Namespace::default().names().contains(&name) {
                 true => format!("write it under [{}]", namespace_path("default")),
                 false => format!("write [{}]", namespace_path(name)),
             };
@@ -214,7 +214,7 @@ fn apply_key(
         Some(Err(expected)) => problems.push(Problem::new(origin, format!("`{path}` must be {expected}"))),
         None => {
             let thing = if matches!(literal, Literal::Toml(DeValue::Table(_))) { "table" } else { "key" };
-            let hint = suggestion(&section.keys(), section_name, key);
+            let hint = suggestion(section.names(), section_name, key);
             problems.push(Problem::new(origin, format!("unknown {thing} `{path}`{hint}")));
         }
     }
@@ -222,11 +222,11 @@ fn apply_key(
 
 /// "; did you mean …?" for an unknown key, or nothing. Looks in the same table first, then for the same key in
 /// another one, then for a table's name.
-fn suggestion(siblings: &[Key], section: &str, key: &str) -> String {
-    let preset = Raw::default();
+fn suggestion(siblings: &[&'static str], section: &str, key: &str) -> String {
+    let preset = Raw::preset();
     let elsewhere = || {
         preset.sections().into_iter().find_map(|(name, other)| {
-            let known = other.keys().iter().any(|other| other.name == key);
+            let known = other.names().contains(&key);
             (known && name != section).then(|| key_path(&name, key))
         })
     };
@@ -235,7 +235,7 @@ fn suggestion(siblings: &[Key], section: &str, key: &str) -> String {
         let names = names.iter().map(|(name, _)| name.as_str()).chain([NAMESPACES]).filter(|name| !name.is_empty());
         nearest(key, names).filter(|_| section.is_empty()).map(|name| format!("[{name}]"))
     };
-    let sibling = nearest(key, siblings.iter().map(|sibling| sibling.name)).map(str::to_owned);
+    let sibling = nearest(key, siblings.iter().copied()).map(str::to_owned);
     match sibling.or_else(elsewhere).or_else(table) {
         Some(hint) => format!("; did you mean `{hint}`?"),
         None => String::new(),
@@ -299,28 +299,28 @@ pub(crate) fn variable(section: &str, key: &str) -> String {
 
 fn nearest_variable(name: &str) -> Option<String> {
     let upper = name.to_ascii_uppercase();
-    let preset = Raw::default();
-    let mut names = Vec::new();
-    for (section, keys) in preset.sections() {
-        names.extend(keys.keys().iter().map(|key| variable(&section, key.name)));
-    }
+    let mut namespaced = Vec::new();
     // Under a namespace of its own name only the key can be a slip.
-    if let Some((namespace, _)) =
-        upper.strip_prefix("FANFARE_NAMESPACES__").and_then(|namespaced| namespaced.rsplit_once("__"))
-    {
-        names.extend(
-            Namespace::default().keys().iter().map(|key| variable(&format!("{NAMESPACES}.{namespace}"), key.name)),
-        );
+    if let Some((namespace, _)) = upper.strip_prefix("FANFARE_NAMESPACES__").and_then(|key| key.rsplit_once("__")) {
+        let section = format!("{NAMESPACES}.{namespace}");
+        namespaced.extend(Namespace::default().names().iter().map(|key| variable(&section, key)));
     }
     let found = upper.strip_prefix(PREFIX).unwrap_or(&upper);
     // Long names are near each other by their first words alone, so the allowance stops growing with the length.
     let allowance = (found.len() / 3).clamp(2, 4);
-    names
-        .into_iter()
+    VARIABLES
+        .iter()
+        .chain(&namespaced)
         .filter_map(|known| Some((slips(found, &known[PREFIX.len()..], allowance)?, known)))
         .min()
-        .map(|(_, known)| known)
+        .map(|(_, known)| known.clone())
 }
+
+/// Every variable but those of namespaces that a configuration adds.
+static VARIABLES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let sections = Raw::preset().sections().into_iter();
+    sections.flat_map(|(section, keys)| keys.names().iter().map(move |key| variable(&section, key))).collect()
+});
 
 /// Lays the flags over `raw`.
 pub(crate) fn apply_flags(raw: &mut Raw, flags: &Flags) {

@@ -8,6 +8,9 @@
 mod ceiling;
 mod changes;
 mod door;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod inboxes;
 mod layer;

@@ -16,6 +16,7 @@ mod section;
 mod traces;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 pub(crate) use auth::{Api, Auth, Who};
 pub(crate) use certificates::CertificateFiles;
@@ -78,6 +79,12 @@ impl Default for Raw {
 }
 
 impl Raw {
+    /// The one that nobody has configured anything in.
+    pub(crate) fn preset() -> &'static Self {
+        static PRESET: LazyLock<Raw> = LazyLock::new(Raw::default);
+        &PRESET
+    }
+
     /// The section `[name]` to write into; the keys outside any table are the section with the empty name.
     pub(crate) fn section_mut(&mut self, name: &str) -> Option<&mut dyn Section> {
         Some(match name {

@@ -157,7 +157,11 @@ pub(super) fn build(
     if check.problems.is_empty() {
         check.program(program, raw, &config);
     }
-    if check.problems.is_empty() { Ok(config) } else { Err(ConfigError::new(check.problems)) }
+    if check.problems.is_empty() {
+        Ok(Config { configured: Configured::of(raw), ..config })
+    } else {
+        Err(ConfigError::new(check.problems))
+    }
 }
 
 impl Check {
@@ -222,7 +226,8 @@ impl Check {
             send_path: node.send_path.value,
             log_level: self.log_level(&node.log_level),
             memory_bytes: machine.memory_bytes,
-            configured: Configured::of(raw),
+            // That of one that holds comes last: it writes every key down.
+            configured: Configured::default(),
         }
     }
 }

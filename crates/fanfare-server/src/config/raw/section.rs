@@ -12,6 +12,9 @@ pub(crate) trait Section {
 
     /// Its keys, in the order they are documented.
     fn keys(&self) -> Vec<Key>;
+
+    /// The names of its keys alone.
+    fn names(&self) -> &'static [&'static str];
 }
 
 /// One key of a section, as the reference page and the checks over all keys see it.
@@ -72,6 +75,10 @@ macro_rules! section {
                         origin: self.$key.origin.clone(),
                         doc: concat!($($doc, "\n"),+),
                     }, )+ ]
+                }
+
+                fn names(&self) -> &'static [&'static str] {
+                    &[$( stringify!($key), )+]
                 }
             }
         };

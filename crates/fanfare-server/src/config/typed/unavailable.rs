@@ -18,10 +18,12 @@ fn is_namespace(section: &str) -> bool {
 }
 
 pub(super) fn refuse(raw: &Raw, problems: &mut Vec<Problem>) {
-    let preset = Raw::default();
-    let presets = preset.sections();
+    let presets = Raw::preset().sections();
     let default_namespace = namespace_path(DEFAULT_NAMESPACE);
     for (name, section) in raw.sections() {
+        if !section.names().iter().any(|key| is_unavailable(&name, key)) {
+            continue;
+        }
         let model = if is_namespace(&name) { &default_namespace } else { &name };
         let Some((_, preset)) = presets.iter().find(|(name, _)| name == model) else { continue };
         for (key, preset) in section.keys().into_iter().zip(preset.keys()) {
