@@ -8,8 +8,8 @@ use bytes::Bytes;
 use fanfare_fuzz::Data;
 use fanfare_protocol::wire::Message;
 use fanfare_protocol::{
-    Action, CloseReason, Dialect, ErrorCode, Event, MessageLimits, Mode, Payload, PayloadRef, Position, Published, ReplyId,
-    RoomEvent, RoomName, Session, Target, UserName, Variant,
+    Action, CloseReason, Dialect, ErrorCode, Event, MessageLimits, Mode, Payload, PayloadRef, Position, Published,
+    ReplyId, RoomEvent, RoomName, Session, Target, UserName, Variant,
 };
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
@@ -128,7 +128,10 @@ fn encode_anything(own: &RoomName, kind: u8, rest: &[u8]) {
 /// A publication in every variant: one whole frame each; `message` gets what the JSON ones say.
 fn check_published(room: &RoomName, payload: Payload, message: impl Fn(Variant, &RawValue)) {
     let is_binary = matches!(payload, Payload::Binary(_));
-    let event = RoomEvent::Message(room.clone(), Published { position: Position { epoch: 1, offset: 7 }, offset: Some(7), user: None, payload: payload.clone() });
+    let event = RoomEvent::Message(
+        room.clone(),
+        Published { position: Position { epoch: 1, offset: 7 }, offset: Some(7), user: None, payload: payload.clone() },
+    );
     for variant in [Variant::JsonRoom, Variant::JsonRooms] {
         let mut frame = Vec::new();
         variant.encode(&event, &mut frame);

@@ -1,9 +1,15 @@
 //! What a stranger's first bytes meet, for the fuzz targets: the parts are private to the edge.
 
-use hyper::Request;
-use hyper::header::HeaderValue;
+use std::net::IpAddr;
 
+use hyper::Request;
+use hyper::header::{HeaderMap, HeaderValue};
+
+pub use crate::api::fuzzing::{Publication, api_call, publication};
+use crate::forwarded::Told;
 use crate::head::{BadHead, Head, HeadLimits};
+use crate::proxied::Named;
+use crate::{ForwardedHeader, Trusted};
 
 /// Reads a request's head: the request and its length, `None` while more is needed, or whether it was too large.
 ///
@@ -34,4 +40,49 @@ pub fn handshake(request: &Request<()>) -> Result<HeaderValue, u16> {
 #[must_use]
 pub fn decoded(query: &str, name: &str) -> (Option<String>, Option<String>) {
     (crate::query::parameter(Some(query), name), crate::query::segment(query))
+}
+
+/// What a connection begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxied {
+    /// More is needed to tell.
+    Partial,
+    /// No header of a proxy.
+    Absent,
+    /// A header, so many bytes long, and the client where it names one.
+    Header {
+        /// The client.
+        names: Option<IpAddr>,
+        /// Bytes.
+        length: usize,
+    },
+}
+
+/// Reads the PROXY protocol.
+///
+/// # Errors
+/// When it begins like a header and is none.
+pub fn proxied(bytes: &[u8]) -> Result<Proxied, ()> {
+    match crate::proxied::read(bytes) {
+        Ok(crate::proxied::Proxied::Partial) => Ok(Proxied::Partial),
+        Ok(crate::proxied::Proxied::Absent) => Ok(Proxied::Absent),
+        Ok(crate::proxied::Proxied::Header { names, length }) => {
+            let names = match names {
+                Named::Client(address) => Some(address),
+                Named::Itself | Named::Unknown => None,
+            };
+            Ok(Proxied::Header { names, length })
+        }
+        Err(crate::proxied::Malformed) => Err(()),
+    }
+}
+
+/// Who is told in a header that proxies write, and whether only trusted ones are; `None`: nobody.
+#[must_use]
+pub fn forwarded(header: ForwardedHeader, headers: &HeaderMap, trusted: &Trusted) -> Option<(IpAddr, bool)> {
+    match header.read(headers, trusted) {
+        Told::Client(address) => Some((address, false)),
+        Told::Trusted(address) => Some((address, true)),
+        Told::Nothing => None,
+    }
 }

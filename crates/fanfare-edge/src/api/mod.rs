@@ -5,6 +5,8 @@ mod closes;
 mod connections;
 mod document;
 mod drain;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod held;
 mod publish;
 mod reload;

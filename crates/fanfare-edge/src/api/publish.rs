@@ -54,20 +54,20 @@ pub(super) const ROUTES: &[Route] = &[
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PublishBody<'a> {
+pub(super) struct PublishBody<'a> {
     /// 1 to 200 bytes, without white space, control characters, `/`, `?` and `#`.
     #[schemars(pattern(r"^[^\s/?#\x00-\x20\x7f-\xa0]+$"), length(max = 200))]
-    room: std::borrow::Cow<'a, str>,
+    pub(super) room: std::borrow::Cow<'a, str>,
     /// Any JSON; it is passed on byte for byte.
     #[serde(borrow)]
     #[schemars(with = "serde_json::Value")]
-    message: &'a RawValue,
+    pub(super) message: &'a RawValue,
     /// Id of a connection it is not for.
     #[schemars(pattern(r"^[0-9a-f]{1,8}-[0-9a-f]{1,8}-[0-9a-f]{1,8}$"))]
-    except: Option<String>,
+    pub(super) except: Option<String>,
     /// Sent again with the same key it is not published again.
     #[schemars(length(min = 1, max = 255))]
-    idempotency_key: Option<String>,
+    pub(super) idempotency_key: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
