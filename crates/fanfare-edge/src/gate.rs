@@ -76,6 +76,8 @@ pub(crate) struct Permit {
     address: Option<IpAddr>,
     /// This is one of the places of its address.
     is_counted: bool,
+    /// It is one of the gate's places at all.
+    has_place: bool,
 }
 
 impl Gate {
@@ -133,10 +135,15 @@ impl Gate {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
-        let mut permit = Permit { gate: self.clone(), address: None, is_counted: false };
+        let mut permit = Permit { gate: self.clone(), address: None, is_counted: false, has_place: true };
         // If the address has enough the permit goes, and the place with it.
         address.map_or(Ok(()), |address| permit.count(address))?;
         Ok(permit)
+    }
+
+    /// For a canary: it is let in also where nobody else is, and takes nobody's place.
+    pub(crate) fn wave_through(self: &Arc<Self>) -> Permit {
+        Permit { gate: self.clone(), address: None, is_counted: false, has_place: false }
     }
 }
 
@@ -186,7 +193,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.gate.open.fetch_sub(1, Ordering::Relaxed);
+        if self.has_place {
+            self.gate.open.fetch_sub(1, Ordering::Relaxed);
+        }
         self.forget();
     }
 }
@@ -232,6 +241,18 @@ mod tests {
         assert_eq!(gate.enter(None).err(), Some(Refused::Memory));
         budget.release(1);
         drop(gate.enter(None).expect("a place"));
+        assert_eq!(gate.open.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_canary_is_let_in_where_it_is_full_and_takes_no_place() {
+        let gate = gate(1, 1, false);
+        let a = gate.wave_through();
+        let b = gate.enter(None).expect("the place is free");
+        let c = gate.wave_through();
+        drop((a, c));
+        assert_eq!(gate.enter(None).err(), Some(Refused::Full), "none has become free");
+        drop(b);
         assert_eq!(gate.open.load(Ordering::Relaxed), 0);
     }
 

@@ -287,6 +287,10 @@ async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     if path.starts_with("/api/") {
         return api::answer(hub, request, false).await;
     }
+    #[cfg(feature = "faults")]
+    if let Some(answer) = crate::faults::answer(hub, &request) {
+        return answer;
+    }
     if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/openapi.json") {
         return not_found();
     }
@@ -297,12 +301,9 @@ async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
         "/livez" => text(StatusCode::OK, "live\n"),
         "/openapi.json" => with_type(StatusCode::OK, "application/json", api::document()),
         "/readyz" if hub.drain().has_begun() => Problem::draining().answer(),
-        "/readyz" => match canary::late_shard(hub).await {
+        "/readyz" => match canary::late(hub).await {
             None => text(StatusCode::OK, "ready\n"),
-            Some((shard, waited)) => {
-                let detail = format!("shard {shard} has not delivered for {} ms", waited.as_millis());
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shard_late", detail).answer()
-            }
+            Some(late) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shard_late", late.to_string()).answer(),
         },
         _ => {
             let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -312,7 +313,7 @@ async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Answer {
+pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
     with_type(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
 }
 

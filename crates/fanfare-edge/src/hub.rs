@@ -1,6 +1,7 @@
 //! The hub: what all connections of a node share.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,11 +15,12 @@ use tokio::sync::oneshot;
 
 use tokio::sync::Notify;
 
-use crate::canary::{self, Canary};
+use crate::canary::{self, Canaries, Canary, Visit};
 use crate::drain::DrainPlan;
 use crate::gate::Gate;
 use crate::idempotency::Idempotency;
 use crate::ledger::{Closed, Ledger};
+use crate::listener::{Peer, Shared};
 use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::observed::Limit;
 use crate::people::user_rules;
@@ -65,8 +67,8 @@ pub struct Hub {
     gate: Arc<Gate>,
     drain: Drain,
     reloads: Reloads,
-    /// By shard. Set once, before the shards start.
-    canaries: OnceLock<Box<[Canary]>>,
+    /// Set once, before the shards start.
+    canaries: OnceLock<Canaries>,
     /// Told whenever settings are replaced.
     replaced: Notify,
     metrics: MetricsPage,
@@ -145,15 +147,28 @@ impl Hub {
     /// What proves that each shard delivers.
     #[must_use]
     pub fn canaries(&self) -> &[Canary] {
-        self.canaries.get().map_or(&[], |canaries| canaries)
+        self.canaries.get().map_or(&[], |canaries| &canaries.shards)
     }
 
-    pub(crate) fn make_canaries(&self) -> std::io::Result<()> {
-        let shards = self.registry.shards().len();
-        let canaries = (0..shards).map(|shard| Canary::new(self, shard)).collect::<Result<_, _>>()?;
-        // It is made once.
-        let _ = self.canaries.set(canaries);
+    pub(crate) fn canaries_of_node(&self) -> Option<&Canaries> {
+        self.canaries.get()
+    }
+
+    /// The canary that comes from there, if it is one.
+    pub(crate) fn canary_from(&self, socket: &OwnedFd, peer: &Peer) -> Option<Arc<Visit>> {
+        self.canaries.get()?.visits.recognise(socket, peer)
+    }
+
+    /// For shards that accept from these sockets. Once.
+    pub(crate) fn make_canaries(&self, listeners: Vec<Shared>) -> std::io::Result<()> {
+        let _ = self.canaries.set(Canaries::new(self, listeners)?);
         Ok(())
+    }
+
+    /// Keeps a shard from accepting, to see what then happens. Only in builds for tests.
+    #[cfg(feature = "faults")]
+    pub fn deafen(&self, shard: usize, time: Duration) {
+        self.registry.shards()[shard].push(Item::Order(Order::Deafen { time }));
     }
 
     /// Holds a shard's loop up, to see what then happens. Only in builds for tests.

@@ -17,6 +17,8 @@ mod drain;
 mod ending;
 mod event_stream;
 mod extensions;
+#[cfg(feature = "faults")]
+mod faults;
 mod forwarded;
 #[cfg(fuzzing)]
 #[doc(hidden)]

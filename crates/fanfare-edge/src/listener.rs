@@ -1,7 +1,7 @@
 //! Where the gateway listens.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::PathBuf;
@@ -67,6 +67,23 @@ enum Inner {
     Unix(std::os::unix::net::UnixListener),
 }
 
+impl Inner {
+    /// What tells sockets apart, whatever their descriptors.
+    #[cfg(target_os = "linux")]
+    fn cookie(&self) -> Option<u64> {
+        match self {
+            Self::Tcp(listener) => rustix::net::sockopt::socket_cookie(listener).ok(),
+            Self::Unix(listener) => rustix::net::sockopt::socket_cookie(listener).ok(),
+        }
+    }
+
+    /// Elsewhere sockets of one address are one.
+    #[cfg(not(target_os = "linux"))]
+    fn cookie(&self) -> Option<u64> {
+        None
+    }
+}
+
 /// Whether other sockets may listen on a listener's port. Only the first of a node's shards is asked to claim the port for itself
 /// and then to share it: were all to share from the start, a second node on the same port would get half of the clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +106,13 @@ pub struct Bound {
 pub struct Listeners {
     address: Address,
     shards: Vec<ShardListener>,
+}
+
+/// One of the sockets behind [`Listeners`], and who accepts from it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) address: Address,
+    pub(crate) shards: Vec<usize>,
 }
 
 /// One shard's listener.
@@ -304,6 +328,19 @@ impl Listeners {
         Ok(Spare { sockets, files })
     }
 
+    /// Which shards accept from which socket. Some of the descriptors may be of one socket, also of those that were inherited.
+    pub(crate) fn shared(&self) -> Vec<Shared> {
+        let mut all: Vec<(Option<u64>, Shared)> = Vec::new();
+        for (shard, ShardListener(bound)) in self.shards.iter().enumerate() {
+            let cookie = bound.inner.cookie();
+            match all.iter_mut().find(|(known, shared)| *known == cookie && shared.address == bound.address) {
+                Some((_, shared)) => shared.shards.push(shard),
+                None => all.push((cookie, Shared { address: bound.address.clone(), shards: vec![shard] })),
+            }
+        }
+        all.into_iter().map(|(_, shared)| shared).collect()
+    }
+
     pub(crate) fn into_shards(self) -> Vec<ShardListener> {
         self.shards
     }
@@ -338,6 +375,22 @@ impl PolledInner {
     }
 }
 
+/// The far end of a socket that was accepted.
+#[derive(Debug)]
+pub(crate) enum Peer {
+    Tcp(SocketAddr),
+    Unix,
+}
+
+impl Peer {
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix => None,
+        }
+    }
+}
+
 /// What a listener's sockets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -357,10 +410,10 @@ impl PolledListener {
     ///
     /// # Errors
     /// `WouldBlock` when none waits; what the system says.
-    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Option<IpAddr>)> {
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
         match &self.inner {
-            PolledInner::Tcp(listener) => listener.accept().map(|(socket, from)| (socket.into(), Some(from.ip()))),
-            PolledInner::Unix(listener) => listener.accept().map(|(socket, _)| (socket.into(), None)),
+            PolledInner::Tcp(listener) => listener.accept().map(|(socket, from)| (socket.into(), Peer::Tcp(from))),
+            PolledInner::Unix(listener) => listener.accept().map(|(socket, _)| (socket.into(), Peer::Unix)),
         }
     }
 
@@ -456,7 +509,7 @@ mod tests {
         assert_eq!(listener.accept().expect_err("nobody has come").kind(), io::ErrorKind::WouldBlock);
         let client = std::net::TcpStream::connect(address).expect("a listener");
         let (socket, from) = listener.accept().expect("a socket");
-        assert_eq!(from, client.local_addr().ok().map(|address| address.ip()));
+        assert_eq!(from.ip(), client.local_addr().ok().map(|address| address.ip()));
         let socket = Socket::from(socket);
         assert!(socket.tcp_nodelay().expect("an option"), "its frames would wait for each other");
         assert!(socket.nonblocking().expect("a flag"), "it could block its shard");

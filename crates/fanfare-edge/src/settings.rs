@@ -131,6 +131,8 @@ pub struct Settings {
     pub drain: DrainSettings,
     /// Where spans of calls that publish go; `None`: there are none.
     pub traces: Option<Arc<Traces>>,
+    /// How often each shard's canaries are sent; `None`: never, and readiness says nothing of delivery.
+    pub canary: Option<Duration>,
 }
 
 impl Settings {

@@ -8,7 +8,7 @@ use fanfare_edge::{
     Compressed, Counters, HANDSHAKE_RESULTS, HELD_OUTCOMES, Hub, MODERATION_ACTIONS, MetricsPage, MetricsText,
     OBSERVED_LIMITS, TLS_RESULTS, VIA_PROXY,
 };
-use fanfare_fanout::{LATENCY_BOUNDS_US, Slow};
+use fanfare_fanout::{LATENCY_BOUNDS_US, Latencies, Slow};
 use fanfare_guard::{Cause, TokenError, words::WordList};
 use fanfare_protocol::CloseReason;
 use prometheus_client::collector::Collector;
@@ -261,10 +261,16 @@ impl Writer<'_> {
 
     fn canaries(&mut self, hub: &Hub) -> fmt::Result {
         let help = "Time until what was said to a shard's canary had come back over its socket";
-        let mut family = self.encoder.encode_descriptor("canary_seconds", help, None, MetricType::Histogram)?;
-        for (shard, canary) in hub.canaries().iter().enumerate() {
+        self.canary("canary_seconds", help, hub.canaries().iter().map(|canary| &canary.latencies))?;
+        let help = "Time until a canary that came by the listener had what it said come back";
+        self.canary("canary_visit_seconds", help, hub.canaries().iter().map(|canary| &canary.visits))
+    }
+
+    fn canary<'l>(&mut self, name: &str, help: &str, shards: impl Iterator<Item = &'l Latencies>) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (shard, latencies) in shards.enumerate() {
             let mut counts = [0; LATENCY_BOUNDS_US.len() + 1];
-            let sum_us = canary.latencies.add_to(&mut counts);
+            let sum_us = latencies.add_to(&mut counts);
             let bounds = LATENCY_BOUNDS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::INFINITY]);
             let buckets: Vec<_> = bounds.zip(counts).collect();
             let labels = [("shard", shard.to_string())];

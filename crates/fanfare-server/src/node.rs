@@ -387,6 +387,7 @@ pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
         idempotency_max: config.idempotency_max,
         idempotency: config.idempotency,
         closes_max: config.closes_max,
+        canary: config.canary,
         drain: DrainSettings { grace: config.drain.grace, window: config.drain.window, retry: config.drain.retry },
     }
 }

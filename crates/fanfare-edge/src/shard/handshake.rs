@@ -103,7 +103,10 @@ impl ShardLoop {
                 break;
             }
             match entrance.listener.accept() {
-                Ok((socket, peer)) => self.receive(socket, peer),
+                Ok((socket, peer)) => match self.hub.canary_from(&socket, &peer) {
+                    None => self.receive(socket, peer.ip()),
+                    Some(visit) => self.receive_canary(socket, &visit),
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entrance.has_more = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -140,7 +143,7 @@ impl ShardLoop {
             ProxyProtocol::Optional | ProxyProtocol::Off => Awaits::Head,
         };
         match self.hub.gate().enter(source.countable()) {
-            Ok(permit) => self.receive_newcomer(socket, permit, source, awaits),
+            Ok(permit) => _ = self.receive_newcomer(socket, permit, source, awaits),
             Err(refused) => self.shed(socket, refused),
         }
     }
@@ -151,16 +154,33 @@ impl ShardLoop {
         self.serve_apart(socket, |stream| http::refuse(stream, refused.problem()));
     }
 
-    fn receive_newcomer(&mut self, socket: OwnedFd, permit: Permit, source: Source, awaits: Awaits) {
+    /// Gives a socket a lane among the newcomers.
+    pub(super) fn receive_newcomer(
+        &mut self,
+        socket: OwnedFd,
+        permit: Permit,
+        source: Source,
+        awaits: Awaits,
+    ) -> Option<LaneId> {
         // In which variant it is spoken to is said when it is known; it is in no room before.
         let lane = self.fanout.open(0);
         if let Err(error) = self.watch_socket(&socket, lane) {
             warn!(%error, "a newcomer could not be polled");
             self.close_lane(lane);
-            return;
+            return None;
         }
         self.sockets.insert(lane.index, Bare { socket, tls: None });
         self.newcomers.enter(lane, permit, source, awaits, self.now);
+        Some(lane)
+    }
+
+    /// Accepts nobody for a while.
+    #[cfg(feature = "faults")]
+    pub(super) fn deafen(&mut self, time: Duration) {
+        if let Some(entrance) = &mut self.entrance {
+            entrance.has_more = false;
+            entrance.retry_at = Some(self.now + time);
+        }
     }
 
     /// Puts a socket into the poll set under its lane's index.
@@ -177,7 +197,7 @@ impl ShardLoop {
             let Some(lane) = self.newcomers.next_ready() else { break };
             let was_handshaking = self.sockets.is_handshaking(lane.index);
             let received = self.sockets.receive(lane.index, &mut buffer);
-            if was_handshaking && !self.sockets.is_handshaking(lane.index) {
+            if was_handshaking && !self.sockets.is_handshaking(lane.index) && !self.newcomers.is_canary(lane.index) {
                 self.hub.counters().tls(TlsHandshake::Accepted);
             }
             match received {
@@ -208,6 +228,10 @@ impl ShardLoop {
         let (bytes, seen) = match newcomer.awaits {
             Awaits::Head => (bytes, seen),
             Awaits::Tls => return self.begin_tls(lane, bytes),
+            Awaits::CanaryWord => {
+                let bytes = bytes.to_vec();
+                return self.hear_canary(lane, bytes);
+            }
             Awaits::ProxyHeader => match self.hear_proxy(lane, bytes) {
                 Some(length) if self.hub.settings().tls.is_some() => return self.begin_tls(lane, &bytes[length..]),
                 Some(length) => (&mut bytes[length..], 0),
@@ -221,6 +245,10 @@ impl ShardLoop {
             Ok(Head::Partial) => {
                 let kept = if seen == 0 { bytes.to_vec() } else { kept };
                 self.wait_for_more(lane, kept, is_full);
+            }
+            Ok(Head::Whole(request, length)) if self.newcomers.is_canary(lane.index) => {
+                let rest = bytes[length..].to_vec();
+                self.answer_canary(lane, &request, rest);
             }
             Ok(Head::Whole(request, length)) => {
                 let Some(newcomer) = self.newcomers.leave(lane.index) else { return };
@@ -396,12 +424,15 @@ impl ShardLoop {
     }
 
     /// Closes a newcomer's socket.
-    fn send_away(&mut self, lane: LaneId) {
-        self.newcomers.leave(lane.index);
+    pub(super) fn send_away(&mut self, lane: LaneId) {
+        let is_canary = self.newcomers.leave(lane.index).is_some_and(|newcomer| newcomer.is_canary);
+        if is_canary {
+            self.leave_canary_room(lane);
+        }
         self.close_lane(lane);
         let Some(Bare { socket, tls }) = self.sockets.take(lane.index) else { return };
         let Some(mut tls) = tls else { return };
-        if tls.is_handshaking() {
+        if tls.is_handshaking() && !is_canary {
             self.hub.counters().tls(TlsHandshake::Failed);
         } else {
             tls.finish(socket.as_fd());

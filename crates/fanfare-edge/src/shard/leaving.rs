@@ -70,7 +70,7 @@ impl ShardLoop {
         self.leaving = Some(leaving);
         // Who was let in a moment ago is on the way to this loop, and must be told too.
         // Where nobody is to notice, neither is anybody lost who has come and not spoken yet.
-        let is_waited_for = self.hub.drain().is_handed_over() && !self.newcomers.is_empty();
+        let is_waited_for = self.hub.drain().is_handed_over() && self.newcomers.has_clients();
         let is_empty =
             self.live == 0 && self.intake.is_empty() && !self.hub.has_handshakes(self.index) && !is_waited_for;
         if is_empty || (is_over && self.open == 0) {

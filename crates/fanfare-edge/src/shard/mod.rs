@@ -27,6 +27,7 @@ mod sockets;
 mod start;
 mod timers;
 mod token;
+mod visitor;
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};

@@ -24,6 +24,8 @@ pub(super) struct Newcomer {
     pub(super) has_hung_up: bool,
     /// It is in the list of those to be heard.
     pub(super) is_ready: bool,
+    /// It is none: the node itself looks whether it is let in.
+    pub(super) is_canary: bool,
 }
 
 /// What a newcomer says, in this order.
@@ -35,6 +37,8 @@ pub(super) enum Awaits {
     Tls,
     /// A request's head.
     Head,
+    /// What a canary says that has been let in.
+    CanaryWord,
 }
 
 /// Those of one shard. At most as many as the gate has places, each with at most one head.
@@ -69,7 +73,16 @@ impl Newcomers {
         let due = now + self.patience;
         let due = self.deadlines.back().map_or(due, |&(last, _)| due.max(last));
         self.deadlines.push_back((due, lane));
-        let newcomer = Newcomer { lane, permit, source, awaits, head: Vec::new(), has_hung_up: false, is_ready: false };
+        let newcomer = Newcomer {
+            lane,
+            permit,
+            source,
+            awaits,
+            head: Vec::new(),
+            has_hung_up: false,
+            is_ready: false,
+            is_canary: false,
+        };
         self.by_index.insert(lane.index, newcomer);
     }
 
@@ -117,8 +130,13 @@ impl Newcomers {
         Some(newcomer)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_index.is_empty()
+    /// True while there are any besides canaries.
+    pub(super) fn has_clients(&self) -> bool {
+        self.by_index.values().any(|newcomer| !newcomer.is_canary)
+    }
+
+    pub(super) fn is_canary(&self, index: u32) -> bool {
+        self.by_index.get(&index).is_some_and(|newcomer| newcomer.is_canary)
     }
 
     /// When the time of the first is up.

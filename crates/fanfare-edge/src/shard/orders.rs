@@ -80,6 +80,12 @@ pub enum Order {
         /// How long.
         time: Duration,
     },
+    /// Accept nobody for a while.
+    #[cfg(feature = "faults")]
+    Deafen {
+        /// How long.
+        time: Duration,
+    },
     /// Tell a connection something that was said to its user.
     #[doc(hidden)]
     Direct {
@@ -177,6 +183,8 @@ impl ShardLoop {
             }
             #[cfg(feature = "faults")]
             Item::Order(Order::Wedge { time }) => std::thread::sleep(time),
+            #[cfg(feature = "faults")]
+            Item::Order(Order::Deafen { time }) => self.deafen(time),
             Item::Order(Order::Drain { ends }) => self.leave_by(ends),
             Item::Order(Order::Revoke { revocation, told }) => {
                 // Whoever asked may have gone; they are closed all the same.

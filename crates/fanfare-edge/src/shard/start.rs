@@ -68,7 +68,7 @@ pub fn start_shards(
     seed: u64,
     metrics: MetricsPage,
 ) -> io::Result<(Arc<Hub>, Vec<ShardHandle>)> {
-    let shards = listeners.into_shards();
+    let (shared, shards) = (listeners.shared(), listeners.into_shards());
     let mut polls = Vec::with_capacity(shards.len());
     let mut intakes = Vec::with_capacity(shards.len());
     for _ in &shards {
@@ -80,7 +80,7 @@ pub fn start_shards(
         intakes.push(Arc::new(Intake::new(settings.intake, notify)));
     }
     let hub = Arc::new(Hub::new(settings, intakes, seed, metrics));
-    hub.make_canaries()?;
+    hub.make_canaries(shared)?;
     let mut handles = Vec::with_capacity(polls.len());
     for (index, (poll, listeners)) in polls.into_iter().zip(shards).enumerate() {
         handles.push(start_shard(hub.clone(), index, poll, listeners, seed)?);

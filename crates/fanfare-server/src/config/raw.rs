@@ -24,7 +24,7 @@ pub(crate) use connection::{Compress, Compression, Heartbeat};
 pub(crate) use door::{ForwardedBy, Proxy, ProxyHeader, Tls, TlsVersion};
 pub(crate) use engine::Engine;
 pub(crate) use limits::{Limits, Mode};
-pub(crate) use node::{Diagnostics, Drain, Node};
+pub(crate) use node::{Diagnostics, Drain, Node, Readiness};
 pub use node::{LogFormat, SendChoice};
 pub(crate) use rooms::{Filter, Moderation, Namespace, Rooms, Slow};
 pub(crate) use section::{Key, Section};
@@ -52,6 +52,7 @@ pub(crate) struct Raw {
     pub(crate) moderation: Moderation,
     pub(crate) diagnostics: Diagnostics,
     pub(crate) engine: Engine,
+    pub(crate) readiness: Readiness,
     pub(crate) drain: Drain,
     pub(crate) traces: Traces,
 }
@@ -72,6 +73,7 @@ impl Default for Raw {
             moderation: Moderation::default(),
             diagnostics: Diagnostics::default(),
             engine: Engine::default(),
+            readiness: Readiness::default(),
             drain: Drain::default(),
             traces: Traces::default(),
         }
@@ -100,6 +102,7 @@ impl Raw {
             "moderation" => &mut self.moderation,
             "diagnostics" => &mut self.diagnostics,
             "engine" => &mut self.engine,
+            "readiness" => &mut self.readiness,
             "drain" => &mut self.drain,
             "traces" => &mut self.traces,
             _ => return None,
@@ -125,6 +128,7 @@ impl Raw {
         sections.push(("moderation".to_owned(), &self.moderation));
         sections.push(("diagnostics".to_owned(), &self.diagnostics));
         sections.push(("engine".to_owned(), &self.engine));
+        sections.push(("readiness".to_owned(), &self.readiness));
         sections.push(("drain".to_owned(), &self.drain));
         sections.push(("traces".to_owned(), &self.traces));
         sections
@@ -150,7 +154,7 @@ mod tests {
     fn every_documented_section_can_be_written() {
         let mut raw = Raw::default();
         let names: Vec<String> = raw.sections().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 15);
+        assert_eq!(names.len(), 16);
         for name in names {
             let is_namespace = name.starts_with(NAMESPACES);
             assert_eq!(raw.section_mut(&name).is_none(), is_namespace, "{name}");

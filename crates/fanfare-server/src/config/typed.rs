@@ -126,6 +126,8 @@ pub struct Config {
     pub presence_debounce: Duration,
     /// Pages and paths for trying things out.
     pub diagnostics: Diagnostics,
+    /// How often each shard's canaries are sent; `None`: never.
+    pub canary: Option<Duration>,
     /// How service is left.
     pub drain: Drain,
     /// Where spans of calls that publish go; `None`: there are none.
@@ -220,6 +222,7 @@ impl Check {
                 0..=HOUR_MS / 60,
             ),
             diagnostics: Diagnostics { echo: raw.diagnostics.echo.value, page: raw.diagnostics.page.value },
+            canary: self.canary(&raw.readiness),
             drain: self.drain(&raw.drain),
             traces: self.traces(&raw.traces),
             log: node.log.value,

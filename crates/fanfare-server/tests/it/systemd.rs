@@ -3,6 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -92,6 +93,35 @@ async fn a_socket_that_was_opened_before_is_served_and_outlives_the_node() {
     drop(early);
     assert!(node.ended().success());
     TcpStream::connect(address).expect("whoever opened the socket keeps it: who comes now waits for the next start");
+}
+
+/// A shard that hangs keeps the node from saying that it lives: the manager restarts it after `WatchdogSec=`.
+#[tokio::test]
+async fn a_shard_that_hangs_ends_the_signs_of_life() {
+    let manager = Manager::new();
+    let path = manager.path();
+    let node = Process::fanfare(
+        &[&FLAGS[..], &["--shards", "2"]].concat(),
+        &[("NOTIFY_SOCKET", path.as_str()), ("WATCHDOG_USEC", "400000")],
+    );
+    manager.expect("READY=1");
+    for _ in 0..2 {
+        manager.expect("WATCHDOG=1");
+    }
+    let (_, admin) = node.addresses();
+    assert_eq!(request(admin, "POST", "/faults/wedge?shard=1&ms=2000", &[], "").await.status, 200);
+    let begun = Instant::now();
+    let mut last = begun;
+    // One or two may be under way. Then nothing for far longer than the limit, until the shard turns again.
+    loop {
+        assert_eq!(manager.next(), "WATCHDOG=1");
+        if last.elapsed() > Duration::from_secs(1) {
+            break;
+        }
+        last = Instant::now();
+        assert!(begun.elapsed() < Duration::from_secs(3), "a shard hangs, and the node says that it lives");
+    }
+    manager.expect("WATCHDOG=1");
 }
 
 #[tokio::test]

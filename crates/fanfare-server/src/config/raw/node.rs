@@ -69,6 +69,15 @@ section! {
 }
 
 section! {
+    /// What `/readyz` and `fanfare_ready` prove.
+    Readiness {
+        /// How often each shard is asked to deliver and to let somebody in, milliseconds: 200 or more. One that has not for two and a half times as
+        /// long is named by `/readyz`, with 503. 0: nothing is asked, and `/readyz` says only whether the node leaves service.
+        canary_ms: u64 = 1_000,
+    }
+}
+
+section! {
     /// Leaving service. A supervisor has to wait for `grace_ms` + `window_ms` + `heartbeat.close_ms` before it kills.
     Drain {
         /// Time after readiness is withdrawn in which new connections are still accepted, milliseconds.

@@ -14,6 +14,9 @@ use crate::config::value::{Setting, nearest};
 
 use super::check::{Check, HOUR_MS};
 
+/// With shorter periods a machine that is busy for a moment would be taken for one that does not deliver.
+const CANARY_MS_MIN: u64 = 200;
+
 /// Pages and paths for trying things out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
@@ -62,6 +65,13 @@ impl Check {
             self.problem(setting, format!("`log_level`: {reason}"));
         }
         setting.value.clone()
+    }
+
+    pub(super) fn canary(&mut self, raw: &raw::Readiness) -> Option<Duration> {
+        if raw.canary_ms.value == 0 {
+            return None;
+        }
+        Some(self.time("readiness.canary_ms", &raw.canary_ms, CANARY_MS_MIN..=60_000))
     }
 
     pub(super) fn drain(&mut self, raw: &raw::Drain) -> Drain {
