@@ -413,11 +413,17 @@ pub fn exit(result: anyhow::Result<()>) -> ExitCode {
     let text = match error.downcast_ref::<ConfigError>() {
         // A problem each on a line of its own, with its place in front, as compilers write them.
         Some(error) => error.to_string(),
-        None => format!("fanfare: {error:#}"),
+        None => format!("fanfare: {}", told(&error)),
     };
     // Nothing is left to be done when stderr is gone.
     _ = writeln!(stderr, "{text}");
     ExitCode::FAILURE
+}
+
+/// An error with its causes, each once: some texts already end with what caused them.
+fn told(error: &anyhow::Error) -> String {
+    let causes = error.chain().skip(1).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// Prints a command's answer on stdout. Whoever stops reading it (`fanfare config docs | head`) has got enough.
@@ -441,6 +447,13 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || anyhow::anyhow!("no such host");
+        assert_eq!(told(&cause().context("cannot connect")), "cannot connect: no such host");
+        assert_eq!(told(&cause().context("cannot connect: no such host")), "cannot connect: no such host");
     }
 
     #[test]

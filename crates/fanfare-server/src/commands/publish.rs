@@ -51,7 +51,14 @@ fn line(receipt: &Receipt) -> String {
 
 pub(super) fn explain(error: Error) -> anyhow::Error {
     match &error {
-        Error::NothingListening { .. } => anyhow::anyhow!("{error}: start the gateway with `fanfare dev`"),
+        Error::NothingListening { .. } => {
+            anyhow::anyhow!("{error}: start the gateway with `fanfare dev`, or name its admin listener with --url")
+        }
+        Error::Refused(refusal) if refusal.status == 404 && refusal.code == "not_found" => {
+            anyhow::anyhow!(
+                "{error}; this is no admin listener: name the address of `admin` in the configuration with --url"
+            )
+        }
         Error::Refused(refusal) if refusal.status == 401 => {
             anyhow::anyhow!("{error}; the keys stand under api.keys in the configuration, pass one with --key")
         }
@@ -85,7 +92,9 @@ mod tests {
         let nobody = run("lobby", Some("hi"), &format!("http://{unused}"), None).await.expect_err("nobody listens");
         assert_eq!(
             nobody.to_string(),
-            format!("nothing is listening at {unused}: start the gateway with `fanfare dev`")
+            format!(
+                "nothing is listening at {unused}: start the gateway with `fanfare dev`, or name its admin listener with --url"
+            )
         );
         let bad = run("a b", Some("hi"), "http://127.0.0.1:1", None).await.expect_err("a bad name");
         assert!(format!("{bad:#}").contains("not allowed in a name"), "{bad:#}");

@@ -94,8 +94,11 @@ impl<O: Write, N: Write> Follower<O, N> {
             Error::Refused(refusal) if refusal.is_temporary() => Ok(Outcome::Lost(error.to_string())),
             Error::Refused(refusal) if refusal.status == 401 => Err(anyhow!("{error}; pass the token with --token")),
             Error::NothingListening { .. } if !self.was_connected => {
-                Err(anyhow!("{error}: start the gateway with `fanfare dev`"))
+                Err(anyhow!("{error}: start the gateway with `fanfare dev`, or name its client listener with --url"))
             }
+            Error::Refused(refusal) if refusal.status == 404 && refusal.code == "not_found" => Err(anyhow!(
+                "{error}; rooms are on the client listener: name the address of `listen` in the configuration with --url"
+            )),
             Error::NothingListening { .. }
             | Error::Unreachable { .. }
             | Error::Timeout { .. }
@@ -310,7 +313,12 @@ mod tests {
         let unused =
             std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address");
         let nobody = run("lobby", &format!("ws://{unused}"), None, None).await.expect_err("nobody listens").to_string();
-        assert_eq!(nobody, format!("nothing is listening at {unused}: start the gateway with `fanfare dev`"));
+        assert_eq!(
+            nobody,
+            format!(
+                "nothing is listening at {unused}: start the gateway with `fanfare dev`, or name its client listener with --url"
+            )
+        );
         let mut follower = follower(None);
         let gone = || Error::NothingListening { authority: "h:1".to_owned() };
         assert!(follower.failed(gone()).is_err());

@@ -73,7 +73,9 @@ impl ConfigFile {
         let name: Arc<str> = path.display().to_string().into();
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Self { name, text }),
-            Err(error) => Err(ConfigError::new(vec![Problem::unplaced(format!("cannot read {name}: {error}"))])),
+            Err(error) => Err(ConfigError::new(vec![Problem::unplaced(format!(
+                "cannot read {name}: {error}; `fanfare config default` prints a file to start from"
+            ))])),
         }
     }
 

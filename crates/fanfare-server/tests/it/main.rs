@@ -25,6 +25,7 @@ mod jwks_tls;
 mod keepalive;
 mod leaks;
 mod limits;
+mod links;
 mod metrics;
 mod moderation;
 mod people;
