@@ -17,25 +17,28 @@ const NAME_MAX: usize = 24;
 /// Draws all of `picture` that the terminal has room for.
 pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture, now: Instant, has_colour: bool) {
     let area = frame.area();
-    let lines = lines(picture, now, usize::from(area.height), has_colour);
+    let every = humantime::format_duration(picture.every);
+    let title = title(picture, now, &format!("every {every}  q quits"));
+    let lines = lines(picture, title, usize::from(area.height), has_colour);
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// The whole picture as plain text.
+/// The whole picture as plain text, which nobody can quit.
 pub(super) fn text(picture: &Picture, now: Instant) -> String {
     let line = |line: &Line<'_>| {
         let text: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
         text.trim_end().to_owned() + "\n"
     };
-    lines(picture, now, usize::MAX, false).iter().map(line).collect()
+    let title = title(picture, now, &format!("over {}", humantime::format_duration(picture.every)));
+    lines(picture, title, usize::MAX, false).iter().map(line).collect()
 }
 
 /// A line, and its rank: where there is too little room, those of the highest go first.
 type Ranked = (u8, Line<'static>);
 
-fn lines(picture: &Picture, now: Instant, height: usize, has_colour: bool) -> Vec<Line<'static>> {
+fn lines(picture: &Picture, title: Line<'static>, height: usize, has_colour: bool) -> Vec<Line<'static>> {
     let paint = |color: Color| if has_colour { Style::new().fg(color) } else { Style::new() };
-    let mut head: Vec<Ranked> = vec![(0, title(picture, now).style(paint(Color::Cyan).bold()))];
+    let mut head: Vec<Ranked> = vec![(0, title.style(paint(Color::Cyan).bold()))];
     if let Some(problem) = picture.problem.as_ref().or(picture.lists_problem.as_ref()) {
         head.push((1, Line::styled(format!("! {}", plain(problem)), paint(Color::Red).bold())));
     }
@@ -60,7 +63,8 @@ fn fit(mut lines: Vec<Ranked>, height: usize) -> Vec<Line<'static>> {
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-fn title(picture: &Picture, now: Instant) -> Line<'static> {
+/// How the gateway is, and `how` it is looked at.
+fn title(picture: &Picture, now: Instant, how: &str) -> Line<'static> {
     let age = picture.sample.as_ref().map(|(at, _)| now.saturating_duration_since(*at));
     // An answer that is waited for is late before it is given up.
     let is_late = age.is_some_and(|age| age > picture.every * 2 + Duration::from_secs(1));
@@ -73,8 +77,7 @@ fn title(picture: &Picture, now: Instant) -> Line<'static> {
         _ if picture.problem.is_some() => "NO ANSWER".to_owned(),
         _ => "asking".to_owned(),
     };
-    let every = humantime::format_duration(picture.every);
-    Line::raw(format!("fanfare top  {state}  {}  every {every}  q quits", plain(&picture.url)))
+    Line::raw(format!("fanfare top  {state}  {}  {how}", plain(&picture.url)))
 }
 
 /// Everything that is counted.
