@@ -131,7 +131,10 @@ impl World {
     pub(super) fn leave(&mut self, n: usize, name: usize) {
         // What was said before must reach the shard first; that may end the membership, too.
         let Client { shard, lane, .. } = self.clients[n];
-        self.take_items(shard, usize::MAX);
+        // Who is evicted over it leaves its rooms, and that is said before, too.
+        while !self.registry.shards()[shard].is_empty() {
+            self.take_items(shard, usize::MAX);
+        }
         let Some((life, room)) = self.clients[n].rooms.get(&name).map(|(life, room)| (*life, room.id())) else {
             return;
         };

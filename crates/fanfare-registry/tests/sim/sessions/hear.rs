@@ -133,6 +133,7 @@ impl World {
                     Some((Due::Lost { from, .. }, _)) => *from == known.offset + 1,
                     // It was closed, or is told when it has taken what comes before.
                     Some(_) => true,
+                    None if client.ended.is_some() => true,
                     None => self.lives.iter().any(|life| life.epoch == Some(told.epoch) && life.behind.contains(&n)),
                 };
                 assert!(is_next || known == told, "client {n} has all up to {known} of {told}, and gets {next:?}");

@@ -166,8 +166,10 @@ impl World {
     pub(in super::super) fn unsubscribe(&mut self, n: usize, target: &Target, id: ReplyId<'_>, says_so: bool) {
         let room = self.named(n, target);
         let Some(Connection { shard, .. }) = self.connections[n] else { return };
-        // What was said before this command reaches the leaver first.
-        self.take_items(shard, usize::MAX);
+        // What was said before this command reaches the leaver first; who is evicted over it leaves its rooms, and says so, too.
+        while !self.registry.shards()[shard].is_empty() {
+            self.take_items(shard, usize::MAX);
+        }
         if !self.is_in(n, room) {
             if self.is_open(n) {
                 self.refuse(n, ErrorCode::NotSubscribed, id);
