@@ -98,7 +98,7 @@ pub struct Missed {
     pub messages: Vec<Kept>,
     /// Go on after this number.
     pub offset: u64,
-    /// Set when nothing more is missed: number of the room's last event. Who becomes a member with it gets exactly what follows.
+    /// Set when nothing more is missed, and the room is no less far: number of the room's last event. Who becomes a member with it gets exactly what follows.
     pub seq: Option<u64>,
 }
 
@@ -208,7 +208,8 @@ impl History {
         let after = offset.max(first - 1);
         let messages = self.after(after, portion);
         let offset = after + messages.len() as u64;
-        Missed { lost, messages, offset, seq: (offset >= last).then_some(seq) }
+        // Who was further on another node waits until this one is there.
+        Missed { lost, messages, offset, seq: (offset == last).then_some(seq) }
     }
 
     /// The last one alone, for who has missed nothing but should know it.

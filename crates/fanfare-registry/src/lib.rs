@@ -10,6 +10,9 @@
 //! A room is occupied, vacant or reaped; it is reaped when it is vacant and keeps nothing any more. Joining a reaped room fails, and the registry makes a new one with a new epoch; so no member can
 //! enter a room that is being taken away.
 //!
+//! Where several nodes share a log, the order is made there: what comes out of it is applied with the numbers it has ([`Registry::apply`]), and
+//! [`RelayNode`] is the seam to whoever reads it.
+//!
 //! [`Users`] knows who is here: the connections of each user, and whose a name is.
 //!
 //! What this crate deliberately does not know: sockets, dialects, rights, time of day, tasks.
@@ -22,16 +25,20 @@ mod keeping;
 mod loom_history_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod outgoing;
 mod registry;
+mod relay;
 mod room;
 mod sync;
 mod users;
 
 pub use history::{HistoryLimits, KEPT_OVERHEAD_BYTES, Kept, Missed, Page, PageQuery, Portion};
 pub use item::{Item, Said};
+pub use outgoing::{Outgoing, OutgoingFull, OutgoingLimits, Overdue};
 pub use registry::{
-    Absence, Draft, JoinError, Joined, PublishError, Receipted, Registry, RegistryLimits, RegistryStats,
+    Absence, Draft, JoinError, Joined, PublishError, Receipted, Registry, RegistryLimits, RegistryStats, Stamped,
 };
+pub use relay::{Act, Applied, Entry, Post, RelayNode, RelayStats};
 pub use room::{Presence, Room, RoomInfo, RoomOptions};
 pub use users::{
     Inbox, InboxLimits, InboxStats, LETTER_OVERHEAD_BYTES, Letter, Mentioned, NameTaken, Owner, Place, Places,

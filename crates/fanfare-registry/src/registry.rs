@@ -2,13 +2,16 @@
 
 mod hidden;
 mod recovery;
+mod shared;
+
+pub use shared::Stamped;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fanfare_fanout::{Delivery, Intake, LaneId, Receipt, RoomId};
+use fanfare_fanout::{Delivery, Intake, LaneId, Overloaded, Receipt, RoomId};
 use fanfare_protocol::{Payload, Position, Published, RoomEvent, RoomName, UserName};
 use smallvec::SmallVec;
 
@@ -66,6 +69,8 @@ pub struct RegistryStats {
     pub recovered: AtomicU64,
     /// Members that came back and had missed what was not kept any more.
     pub unrecovered: AtomicU64,
+    /// Publications of a shared log that were delivered and not kept, because whoever posted them keeps nothing in their rooms.
+    pub unnumbered: AtomicU64,
 }
 
 /// A user whose last connection in a room ended: he has left once [`Registry::miss`] finds him still away.
@@ -150,6 +155,10 @@ pub struct Registry<O> {
     vacated: Mutex<Vec<Arc<Room>>>,
     /// Rooms with a history.
     keeping: Keeping,
+    /// Whether there is something in `shared`; it is there for good then.
+    is_shared: AtomicBool,
+    /// The log whose order the rooms follow, if it is not made here. A leaf among the locks.
+    shared: Mutex<Option<shared::Shared>>,
 }
 
 impl<O> Registry<O> {
@@ -166,6 +175,8 @@ impl<O> Registry<O> {
             epoch_seed,
             vacated: Mutex::new(Vec::new()),
             keeping: Keeping::new(limits.history_bytes_max),
+            is_shared: AtomicBool::new(false),
+            shared: Mutex::new(None),
         }
     }
 
@@ -267,8 +278,9 @@ impl<O> Registry<O> {
             state.enter(shard, user, options.presence || options.join_leave);
             state.history.expire(now, &options.history, &self.keeping.budget);
             self.keeping.settle(room, &mut state);
-            let position = room.position(&state);
             let (recovered, missed) = self.recover(room, &state, since);
+            // Who was on a node that is ahead of this one stands where it was.
+            let position = Position { offset: missed.offset.max(state.offset), ..room.position(&state) };
             let joined = Joined { seq: state.seq, position, room: room.clone(), recovered, missed };
             drop(state);
             self.wake(&woken);
@@ -361,38 +373,63 @@ impl<O> Registry<O> {
         draft: Draft,
         now: Duration,
     ) -> Result<Receipted, PublishError> {
-        let Draft { user, payload, except, receipt } = draft;
         let targets = audience(&state);
-        let bytes = payload.len();
-        for (reserved, &shard) in targets.iter().enumerate() {
-            if self.shards[shard].reserve(bytes).is_err() {
-                targets[..reserved].iter().for_each(|&shard| self.shards[shard].release(1, bytes));
-                self.stats.overloaded.fetch_add(1, Ordering::Relaxed);
-                return Err(PublishError::Overloaded);
-            }
+        if self.reserve(&targets, draft.payload.len()).is_err() {
+            self.stats.overloaded.fetch_add(1, Ordering::Relaxed);
+            return Err(PublishError::Overloaded);
         }
         state.offset += 1;
-        let position = room.position(&state);
-        let offset = room.options().offsets.then_some(state.offset);
-        let published = Published { position, offset, user, payload };
-        if room.options().history.is_on() {
-            self.keep(room, &mut state, &published, except, now);
-        }
-        let event = RoomEvent::Message(room.name().clone(), published);
-        let said = Said::new(event, Some(now)).numbered(state.offset);
-        self.push(room.id(), &mut state, &targets, said, except, receipt.as_ref());
-        // A room made by publishing is vacant from the start: the next sweep must look at it.
-        let is_vacated = is_newly_vacant(&mut state);
-        drop(state);
-        self.wake(&targets);
+        let receipt = draft.receipt.clone();
+        let receipted = self.give_out(room, state, draft, &targets, true, (now, now));
         self.stats.published.fetch_add(1, Ordering::Relaxed);
-        if is_vacated {
-            self.list_vacated(room);
-        }
         if let Some(receipt) = receipt {
             receipt.report(Delivery::default());
         }
-        Ok(Receipted { position, is_pressed: targets.iter().any(|&shard| self.shards[shard].is_pressed()) })
+        Ok(receipted)
+    }
+
+    /// Reserves room for a publication in every intake it goes to, or in none.
+    #[inline]
+    fn reserve(&self, targets: &Targets, bytes: usize) -> Result<(), Overloaded> {
+        for (reserved, &shard) in targets.iter().enumerate() {
+            if let Err(overloaded) = self.shards[shard].reserve(bytes) {
+                targets[..reserved].iter().for_each(|&shard| self.shards[shard].release(1, bytes));
+                return Err(overloaded);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a publication that has its number and its reservations to the room's audience. One without a number of its own is not kept;
+    /// `kept_at` is the time it is kept under.
+    #[inline]
+    fn give_out(
+        &self,
+        room: &Arc<Room>,
+        mut state: MutexGuard<'_, State>,
+        draft: Draft,
+        targets: &Targets,
+        is_numbered: bool,
+        (kept_at, now): (Duration, Duration),
+    ) -> Receipted {
+        let Draft { user, payload, except, receipt } = draft;
+        let position = room.position(&state);
+        let offset = (room.options().offsets && is_numbered).then_some(state.offset);
+        let published = Published { position, offset, user, payload };
+        if room.options().history.is_on() && is_numbered {
+            self.keep(room, &mut state, &published, except, kept_at);
+        }
+        let event = RoomEvent::Message(room.name().clone(), published);
+        let said = Said::new(event, Some(now)).numbered(state.offset);
+        self.push(room.id(), &mut state, targets, said, except, receipt.as_ref());
+        // A room made by publishing is vacant from the start: the next sweep must look at it.
+        let is_vacated = is_newly_vacant(&mut state);
+        drop(state);
+        self.wake(targets);
+        if is_vacated {
+            self.list_vacated(room);
+        }
+        Receipted { position, is_pressed: targets.iter().any(|&shard| self.shards[shard].is_pressed()) }
     }
 
     /// Does something with a room while it is locked and alive; one that is not there is made. `None`: it would be one too many.
@@ -496,8 +533,12 @@ impl<O> Registry<O> {
                 return None;
             }
             let id = self.ids.fetch_add(1, Ordering::Relaxed);
-            let epoch = splitmix64(self.epoch_seed.wrapping_add(id));
-            Some(Arc::new(Room::new(RoomId(id), name.clone(), epoch, options, self.shards.len(), now)))
+            let shared = if options.history.is_on() { self.begins_at(name) } else { None };
+            let begins =
+                shared.unwrap_or_else(|| Position { epoch: splitmix64(self.epoch_seed.wrapping_add(id)), offset: 0 });
+            let room = Room::new(RoomId(id), name.clone(), begins.epoch, options, self.shards.len(), now);
+            room.lock().offset = begins.offset;
+            Some(Arc::new(room))
         })
     }
 
@@ -511,6 +552,9 @@ impl<O> Registry<O> {
     fn remove(&self, room: &Arc<Room>, ends: impl FnOnce(&Room) -> bool) -> bool {
         self.rooms.remove_if(room, |room| {
             let is_over = ends(room);
+            if is_over {
+                self.remember(room);
+            }
             self.stats.rooms.fetch_sub(usize::from(is_over), Ordering::Relaxed);
             is_over
         })

@@ -25,6 +25,10 @@ impl<O> Registry<O> {
             Some(since) if since.epoch == room.epoch() && state.history.reaches(since.offset, offset) => {
                 (true, state.history.missed(since.offset, offset, seq, &self.limits.replay))
             }
+            // It saw more on another node than this one has seen yet: nothing is missed, and nothing is told until this one is there.
+            Some(since) if self.is_ahead(room, since, offset) => {
+                (true, Missed { offset: since.offset, seq: None, ..nothing })
+            }
             // What is kept is not what was asked for: who starts over reads the history instead.
             Some(_) => (false, nothing),
         }
