@@ -95,6 +95,12 @@ const TABLE: &[Walls] = &[
         arrows: &["fanfare-registry", "fanfare-guard", "fanfare-fanout", "fanfare-protocol", "fanfare-uring"],
         never: &[PROGRAM, RELAYS],
     },
+    // It and the edge never meet: the server introduces them.
+    Walls {
+        crate_name: "fanfare-backplane",
+        arrows: &["fanfare-registry", "fanfare-protocol"],
+        never: &[PROGRAM, DASHMAP, &["hyper", "mio", "tokio-tungstenite", "rustix"]],
+    },
     Walls {
         crate_name: "fanfare-client",
         arrows: &["fanfare-protocol"],
@@ -104,6 +110,7 @@ const TABLE: &[Walls] = &[
         crate_name: "fanfare-server",
         arrows: &[
             "fanfare-alloc",
+            "fanfare-backplane",
             "fanfare-edge",
             "fanfare-registry",
             "fanfare-guard",
@@ -164,6 +171,7 @@ fn a_planted_arrow_is_found() {
         json!({ "name": "rand", "rename": "dice", "kind": null, "optional": true }),
         "fanfare-guard must not use rand",
     );
+    check("fanfare-edge", json!({ "name": "fanfare-backplane", "kind": null }), "fanfare-edge → fanfare-backplane");
     check("fanfare-edge", json!({ "name": "clap", "kind": null }), "fanfare-edge must not use clap");
 }
 
