@@ -301,6 +301,7 @@ async fn admin_route(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
         "/livez" => text(StatusCode::OK, "live\n"),
         "/openapi.json" => with_type(StatusCode::OK, "application/json", api::document()),
         "/readyz" if hub.drain().has_begun() => Problem::draining().answer(),
+        "/readyz" if !hub.knows_rooms() => Problem::engine_unread().answer(),
         "/readyz" => match canary::late(hub).await {
             None => text(StatusCode::OK, "ready\n"),
             Some(late) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shard_late", late.to_string()).answer(),

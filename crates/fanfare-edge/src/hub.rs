@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::canary::{self, Canaries, Canary, Visit};
 use crate::drain::DrainPlan;
+use crate::engine::Engine;
 use crate::gate::Gate;
 use crate::idempotency::Idempotency;
 use crate::ledger::{Closed, Ledger};
@@ -50,6 +51,8 @@ pub struct Hub {
     /// How often they have been replaced: what shards compare once a turn.
     settings_version: AtomicU64,
     registry: Registry<Order>,
+    /// Where publications are posted, if their order is not made here.
+    engine: Option<Arc<Engine>>,
     users: Users<Identity>,
     /// Makes the numbers of guests; begins anywhere.
     pub(crate) guests: AtomicU64,
@@ -92,6 +95,7 @@ impl Hub {
             handshakes: intakes.iter().map(|_| AtomicUsize::new(0)).collect(),
             would_reject,
             registry: Registry::new(intakes, settings.registry, epoch_seed),
+            engine: settings.engine.map(|engine| Arc::new(Engine::new(engine, epoch_seed.rotate_left(16)))),
             users: Users::new(user_rules(&settings)),
             guests: AtomicU64::new(epoch_seed.rotate_left(32)),
             counters: Counters::default(),
@@ -218,6 +222,15 @@ impl Hub {
         &self.registry
     }
 
+    /// Where publications are posted; `None`: they take their place at once.
+    pub(crate) fn engine(&self) -> Option<&Engine> {
+        self.engine.as_deref()
+    }
+
+    pub(crate) fn engine_kept(&self) -> Option<Arc<Engine>> {
+        self.engine.clone()
+    }
+
     /// Who is here.
     #[must_use]
     pub fn users(&self) -> &Users<Identity> {
@@ -303,10 +316,10 @@ impl Hub {
         &self.revocations
     }
 
-    /// What `/readyz` says: this node stays in service, and every shard of it delivers.
+    /// What `/readyz` says: this node stays in service, knows the rooms, and every shard of it delivers.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.drain.has_begun() && canary::seems_late(self).is_none()
+        !self.drain.has_begun() && self.knows_rooms() && canary::seems_late(self).is_none()
     }
 
     /// Whether this node is leaving service.

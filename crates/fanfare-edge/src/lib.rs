@@ -15,6 +15,7 @@ mod deadlined;
 mod direct;
 mod drain;
 mod ending;
+mod engine;
 mod event_stream;
 mod extensions;
 #[cfg(feature = "faults")]
@@ -55,6 +56,7 @@ pub use address::Address;
 pub use canary::Canary;
 pub use counters::{Compressed, Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
 pub use drain::{Drain, DrainPlan};
+pub use engine::EngineSettings;
 pub use forwarded::ForwardedHeader;
 pub use hub::{Hub, MetricsPage, MetricsText};
 pub use key_source::KeySource;

@@ -57,6 +57,12 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "this node is leaving service")
     }
 
+    /// This node does not know yet what the log of its engine says.
+    pub(crate) fn engine_unread() -> Self {
+        let detail = "this node has not read the log of its engine yet";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine_unread", detail)
+    }
+
     /// The answer, with the headers its status asks for.
     pub(crate) fn answer(&self) -> Answer {
         self.response().map(Full::new)

@@ -11,6 +11,7 @@ use fanfare_protocol::wire::{DeflateTerms, DeflaterSettings};
 use fanfare_protocol::{HeartbeatLimits, MessageLimits};
 use fanfare_registry::{InboxLimits, RegistryLimits};
 
+use crate::engine::EngineSettings;
 use crate::gate::GateLimits;
 use crate::key_source::KeySource;
 use crate::{ForwardedHeader, TlsTerms, Traces, Trusted};
@@ -119,6 +120,8 @@ pub struct Settings {
     pub proxy: ProxySettings,
     /// TLS on the client listener; `None`: it speaks plain HTTP.
     pub tls: Option<TlsTerms>,
+    /// What several nodes share, if they do.
+    pub engine: Option<EngineSettings>,
     /// The HTTP API.
     pub api: ApiSettings,
     /// Idempotency keys that are remembered.

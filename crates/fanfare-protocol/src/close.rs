@@ -83,13 +83,17 @@ pub enum CloseReason {
     TooFast,
     /// A message that moderation refused, in a dialect that has no word for that.
     Rejected,
+    /// The log that this node shares with others cannot be reached, or has not been read yet.
+    EngineAway,
+    /// Part of that log was gone before this node had read it: rooms here miss something.
+    EngineLost,
     /// A fault of ours.
     Internal,
 }
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 27] = [
+    pub const LABELS: [&'static str; 29] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -117,6 +121,8 @@ impl CloseReason {
         "token_revoked",
         "name_taken",
         "token_keys_unavailable",
+        "engine_away",
+        "engine_lost",
     ];
 
     /// What each reason means for whoever operates the node and what to do next, in the order of [`Self::LABELS`].
@@ -148,6 +154,8 @@ impl CloseReason {
         "Its token was taken back with POST /api/revoke; GET /api/revoke shows since when. A newer token lets the user in. See docs/auth.md.",
         "The name belonged to another guest, or to a user with a token. The client chooses another, or brings its own guest token: see docs/people.md.",
         "The key set of auth.jwks_url or auth.jwks_file could not be had when the client came; the log says why. It comes back by itself.",
+        "The engine was away, or this node had not read its log yet. See fanfare_engine_connected and docs/engine.md.",
+        "This node missed part of the engine's log: it was away for longer than engine.log_entries_max lasts, or the engine lost data. See docs/engine.md.",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -181,6 +189,8 @@ impl CloseReason {
             Self::TokenRevoked => 24,
             Self::NameTaken => 25,
             Self::TokenKeysUnavailable => 26,
+            Self::EngineAway => 27,
+            Self::EngineLost => 28,
         }
     }
 
@@ -208,7 +218,8 @@ impl CloseReason {
             Self::RoomClosed => 4410,
             Self::Kicked => 4420,
             Self::TooFast => 4429,
-            Self::Overloaded | Self::TokenKeysUnavailable => 4500,
+            Self::Overloaded | Self::TokenKeysUnavailable | Self::EngineAway => 4500,
+            Self::EngineLost => 4503,
             Self::PongTimeout { .. } => 4504,
             Self::SlowConsumer { .. } | Self::SlowConsumerResumable { .. } | Self::WriteTimeout { .. } => 4508,
         })
@@ -233,6 +244,8 @@ impl CloseReason {
                 | Self::NotAllowed
                 | Self::TokenExpired
                 | Self::Rejected
+                | Self::EngineAway
+                | Self::EngineLost
         )
     }
 
@@ -269,6 +282,8 @@ impl CloseReason {
             }
             Self::TooFast => "messages too fast, slow down".into(),
             Self::Rejected => "message refused by moderation".into(),
+            Self::EngineAway => "engine away, come back with back-off".into(),
+            Self::EngineLost => "messages were missed here, come back".into(),
             Self::Internal => "internal error".into(),
         }
     }
@@ -308,6 +323,8 @@ mod tests {
             CloseReason::TokenRevoked,
             CloseReason::NameTaken,
             CloseReason::TokenKeysUnavailable,
+            CloseReason::EngineAway,
+            CloseReason::EngineLost,
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

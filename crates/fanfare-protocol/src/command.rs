@@ -46,6 +46,8 @@ pub enum ErrorCode {
     Rejected,
     /// A token that does not hold, or is not for this connection.
     TokenRefused,
+    /// What several nodes share cannot be reached.
+    EngineAway,
 }
 
 impl ErrorCode {
@@ -63,6 +65,7 @@ impl ErrorCode {
             Self::NotAvailable => "not_available",
             Self::Rejected => "rejected",
             Self::TokenRefused => "token_refused",
+            Self::EngineAway => "engine_away",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The metrics page: counters kept where the counting is done, read at each scrape.
 
+mod engine;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -110,6 +112,7 @@ impl Writer<'_> {
         self.counter("overloaded", "Publications refused because a shard was behind", overloaded)?;
         self.counter("rooms_reaped", "Vacant rooms removed", rooms.reaped.load(Ordering::Relaxed))?;
         self.histories(hub)?;
+        self.engine(hub)?;
         self.inboxes(hub)?;
         let closes = counters.closes.iter().map(|count| count.load(Ordering::Relaxed));
         let closes: Vec<_> = CloseReason::LABELS.into_iter().zip(closes).collect();

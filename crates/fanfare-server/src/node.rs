@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use fanfare_backplane::Relay;
 use fanfare_edge::{
-    Address, ApiSettings, Bound, CompressionSettings, DrainSettings, Hub, Listeners, SendPath, Settings, ShardHandle,
+    Address, ApiSettings, Bound, CompressionSettings, DrainSettings, EngineSettings, Hub, Listeners, SendPath,
+    Settings, ShardHandle,
 };
 use fanfare_guard::GuestKey;
 use fanfare_protocol::wire::DeflaterSettings;
@@ -33,6 +35,8 @@ pub struct Node {
     admin: Address,
     shards: Vec<ShardHandle>,
     admin_thread: AdminThread,
+    /// What drives the engine, if there is one; and how long it may take to end.
+    relay: Option<(Relay, Duration)>,
     /// Where a successor may ask for the listeners.
     handover: Option<Handover>,
     tracing: Option<Tracing>,
@@ -74,6 +78,10 @@ impl Node {
         let (hub, shards) = fanfare_edge::start_shards(settings, clients, rand::random(), page)?;
         // It is set once, here.
         let _ = cell.set(Arc::downgrade(&hub));
+        let relay = match (&config.engine, hub.relay_node()) {
+            (Some(engine), Some(node)) => Some((Relay::start(engine.clone(), node)?, engine.timeout)),
+            _ => None,
+        };
         let admin_thread = start_admin(hub.clone(), admin, config)?;
         info!(shards = shards.len(), send_path = hub.settings().send_path.as_str(), "clients on {clients_address}");
         info!("health, metrics and API on {admin_address}");
@@ -90,7 +98,7 @@ impl Node {
         if let Some(path) = config.handover.as_ref() {
             info!("a successor may take the listeners over at {}", path.display());
         }
-        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, handover, tracing })
+        Ok(Self { hub, clients: clients_address, admin: admin_address, shards, admin_thread, relay, handover, tracing })
     }
 
     /// Lets the node, which was started with `config`, read its configuration again: by `POST /api/reload` and [`Hub::reload`].
@@ -123,7 +131,7 @@ impl Node {
     /// # Errors
     /// When a shard failed.
     pub async fn run(self, mut signals: mpsc::Receiver<()>) -> anyhow::Result<()> {
-        let Self { hub, shards, admin_thread, handover, tracing, .. } = self;
+        let Self { hub, shards, admin_thread, mut relay, handover, tracing, .. } = self;
         let AdminThread { thread, stop, mut failed } = admin_thread;
         let mut plans = hub.drain().watch();
         let mut all_ended = std::pin::pin!(shards_ended(shards));
@@ -132,6 +140,12 @@ impl Node {
             Some(()) => (),
             None => std::future::pending().await,
         };
+        let mut relay_ended = Box::pin(async {
+            match &mut relay {
+                Some((relay, _)) => relay.ended().await,
+                None => std::future::pending().await,
+            }
+        });
         let mut told = None;
         let mut successor = None;
         let mut taken = Box::pin(async {
@@ -162,6 +176,7 @@ impl Node {
                     let error = failed.unwrap_or_else(|_| "it panicked".to_owned());
                     anyhow::bail!("the admin listener failed: {error}");
                 }
+                () = &mut relay_ended => anyhow::bail!("the engine's relay failed"),
                 () = signalled() => hub.leave(None),
                 _ = plans.changed() => {}
                 taken = &mut taken, if successor.is_none() => {
@@ -196,6 +211,11 @@ impl Node {
                 () = signalled() => hub.leave(None),
                 _ = plans.changed() => {}
             }
+        }
+        drop(relay_ended);
+        if let Some((relay, timeout)) = relay {
+            // Posts of those who have gone are still on their way.
+            anyhow::ensure!(relay.stop(timeout), "the engine's relay panicked");
         }
         // The admin runtime may have ended by itself; then there is nobody to tell.
         let _ = stop.send(());
@@ -404,6 +424,7 @@ pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
         echo: config.diagnostics.echo,
         page: config.diagnostics.page.then(page::page),
         script: page::script(),
+        engine: config.engine.as_ref().map(|engine| EngineSettings { timeout: engine.timeout }),
         api: ApiSettings {
             keys: config.api_keys.iter().map(|key| key.expose().to_owned()).collect(),
             is_open: config.api_open,

@@ -124,8 +124,16 @@ async fn release(call: Call) -> Result<Answer, Problem> {
     let (held, publication) = take(&call)?;
     match publish::release(&call.hub, publication.clone()) {
         Ok(accepted) => {
-            call.hub.moderation_stats().ended(HeldOutcome::Released);
-            publish::receipt_answer(accepted).await
+            let answer = publish::receipt_answer(accepted).await;
+            if let Err(problem) = &answer
+                && problem.status == StatusCode::SERVICE_UNAVAILABLE
+            {
+                // The engine has not taken it, or has not said so.
+                call.hub.held().put_back(held, publication);
+            } else {
+                call.hub.moderation_stats().ended(HeldOutcome::Released);
+            }
+            answer
         }
         Err(problem) => {
             // It waits on: whoever asked can ask again.

@@ -1,6 +1,6 @@
 //! `POST /api/publish` and `POST /api/batch`: from a body to receipts.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fanfare_fanout::{Delivery, LaneId, Receipt};
 use fanfare_guard::{Finding, Ruling};
@@ -8,6 +8,7 @@ use fanfare_protocol::{JSON_DEPTH_MAX, Payload, PayloadRef, Position, RoomName, 
 use fanfare_registry::PublishError;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,6 +19,7 @@ use super::body::{content_type, parse, read_body, too_large};
 use super::rooms::parse_room;
 use super::route::{Call, Form, Parameter, Route};
 use super::traced::{CallSpan, Verdict, traced};
+use crate::engine::{Engine, Shared, Unpublished};
 use crate::hub::{ConnectionId, Hub};
 use crate::idempotency::{Claim, Outcome, Turn};
 use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
@@ -181,6 +183,8 @@ struct Draft {
 pub(super) enum Accepted {
     /// Into its room; the word of what became of it is still to come.
     Published { position: Position, delivery: oneshot::Receiver<Delivery> },
+    /// To the engine: it has its place, and its word, once it has come back.
+    Posted(oneshot::Receiver<Result<(Position, Delivery), Unpublished>>),
     /// For a moderator to see, under this number.
     Held(u64),
     /// One with a key, by this call or by an earlier one.
@@ -358,6 +362,9 @@ fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
         });
     }
     let Some(turn) = turn else { return publish_to(hub, &room, None, payload, except) };
+    if let Some(engine) = hub.engine() {
+        return post_keyed(hub, engine, Shared { room, user: None, payload, except, receipt: None }, turn);
+    }
     let outcome = turn.outcome();
     // Written by the shard that is done last, whether or not the caller still waits.
     let done = move |delivery| outcome.send_modify(|outcome| outcome.delivery = Some(delivery));
@@ -396,6 +403,9 @@ fn publish_to(
     payload: Payload,
     except: Option<(usize, LaneId)>,
 ) -> Result<Accepted, Problem> {
+    if let Some(engine) = hub.engine() {
+        return post(hub, engine, Shared { room: room.clone(), user, payload, except, receipt: None });
+    }
     let (tell, delivery) = oneshot::channel();
     let done = move |delivery| {
         // Whoever asked may have gone; the publication stands all the same.
@@ -403,6 +413,52 @@ fn publish_to(
     };
     let position = try_publish(hub, room, user, payload, except, done)?;
     Ok(Accepted::Published { position, delivery })
+}
+
+/// Posts a publication to the engine; the answer waits until it has come back.
+fn post(hub: &Hub, engine: &Engine, shared: Shared) -> Result<Accepted, Problem> {
+    let (tell, told) = oneshot::channel();
+    let tell = Arc::new(Mutex::new(Some(tell)));
+    let place = Arc::new(OnceLock::new());
+    let (known, done) = (place.clone(), tell.clone());
+    // Whoever asked may have gone; the publication stands all the same.
+    let say = |tell: &Mutex<Option<oneshot::Sender<_>>>, word| _ = tell.lock().take().map(|tell| tell.send(word));
+    let receipt = Receipt::new(move |delivery| {
+        if let Some(&position) = known.get() {
+            say(&done, Ok((position, delivery)));
+        }
+    });
+    let told_place = Box::new(move |result| match result {
+        Ok(position) => _ = place.set(position),
+        Err(why) => say(&tell, Err(why)),
+    });
+    let shared = Shared { receipt: Some(Arc::new(receipt)), ..shared };
+    hub.post(engine, shared, told_place).map_err(unpublished)?;
+    Ok(Accepted::Posted(told))
+}
+
+/// The same under an idempotency key, which is free again if it does not come back.
+fn post_keyed(hub: &Hub, engine: &Engine, shared: Shared, turn: Turn) -> Result<Accepted, Problem> {
+    let (outcome, seen) = (turn.outcome(), turn.outcome().subscribe());
+    let done = move |delivery| outcome.send_modify(|outcome| outcome.delivery = Some(delivery));
+    let told = Box::new(move |result| match result {
+        Ok(position) => drop(turn.take(|outcome| outcome.position = Some(position))),
+        Err(why) => turn.refuse(&unpublished(why)),
+    });
+    let shared = Shared { receipt: Some(Arc::new(Receipt::new(done))), ..shared };
+    hub.post(engine, shared, told).map_err(unpublished)?;
+    Ok(Accepted::Keyed { outcome: seen, is_repeat: false })
+}
+
+/// Why something that was to be posted was not, or has not come back.
+pub(super) fn unpublished(why: Unpublished) -> Problem {
+    let (status, code) = match why {
+        Unpublished::Away => (StatusCode::SERVICE_UNAVAILABLE, "engine_away"),
+        Unpublished::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "engine_unknown"),
+        Unpublished::Full => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+        Unpublished::RoomsMax => (StatusCode::SERVICE_UNAVAILABLE, "rooms_max"),
+    };
+    Problem::new(status, code, why.to_string())
 }
 
 fn try_publish(
@@ -436,6 +492,11 @@ fn try_publish(
 async fn receipt(accepted: Accepted) -> Result<ReceiptBody, Problem> {
     match accepted {
         Accepted::Held(held) => Ok(ReceiptBody::held(held)),
+        Accepted::Posted(told) => match told.await {
+            Ok(Ok((position, delivery))) => Ok(ReceiptBody::published(position, delivery)),
+            Ok(Err(why)) => Err(unpublished(why)),
+            Err(_) => Err(interrupted()),
+        },
         Accepted::Published { position, delivery } => match delivery.await {
             Ok(delivery) => Ok(ReceiptBody::published(position, delivery)),
             Err(_) => Err(interrupted()),

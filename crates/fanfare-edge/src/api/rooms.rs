@@ -5,8 +5,11 @@ use fanfare_registry::{PageQuery, Portion, Presence, RoomInfo};
 use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
+use super::publish::unpublished;
 use super::route::{Call, Form, Parameter, Route, now};
+use crate::engine::{Engine, Unpublished};
 use crate::hub::Hub;
 use crate::problem::{Answer, Problem, json, with_type};
 
@@ -33,7 +36,7 @@ pub(super) const ROUTES: &[Route] = &[
             it.answer::<RoomBody>(200, "the room");
         },
     ),
-    Route::delete("/api/rooms/{room}", |call| now(close(&call))).about("Close a room for all", |it| {
+    Route::delete("/api/rooms/{room}", |call| Box::pin(close(call))).about("Close a room for all", |it| {
         it.answer::<ClosedBody>(200, "everybody in it is told");
     }),
     Route::get("/api/rooms/{room}/presence", |call| now(presence(&call)))
@@ -159,12 +162,24 @@ fn describe(call: &Call) -> Result<Answer, Problem> {
     Ok(json(StatusCode::OK, &RoomBody::new(&call.hub, &room.info())))
 }
 
-fn close(call: &Call) -> Result<Answer, Problem> {
+async fn close(call: Call) -> Result<Answer, Problem> {
     let name = parse_room(call.place(0))?;
-    if !call.hub.registry().close(&name) {
+    if let Some(engine) = call.hub.engine() {
+        close_shared(&call.hub, engine, name.clone()).await?;
+    } else if !call.hub.registry().close(&name) {
         return Err(no_room(&name));
     }
     Ok(json(StatusCode::OK, &ClosedBody { room: name.to_string(), closed: true }))
+}
+
+/// Closed on all nodes. Whether there was such a room on another one is not known.
+async fn close_shared(hub: &Hub, engine: &Engine, name: RoomName) -> Result<(), Problem> {
+    let (tell, told) = oneshot::channel();
+    // Whoever asked may have gone.
+    let done = Box::new(move |result| _ = tell.send(result));
+    hub.post_close(engine, name, done).map_err(unpublished)?;
+    told.await.unwrap_or(Err(Unpublished::Unknown)).map_err(unpublished)?;
+    Ok(())
 }
 
 fn presence(call: &Call) -> Result<Answer, Problem> {
@@ -193,6 +208,9 @@ fn page(call: &Call) -> Result<HistoryPage, Problem> {
     if !options.history.is_on() {
         let detail = format!("no history is kept in the room {name}: `history_size` of its namespace is 0");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_available", detail));
+    }
+    if !hub.knows_rooms() {
+        return Err(Problem::engine_unread());
     }
     if hub.registry().get(&name).is_none() {
         return Err(no_room(&name));

@@ -22,6 +22,7 @@ mod read;
 mod recovery;
 mod reload;
 mod rooms;
+mod shared;
 mod slow;
 mod sockets;
 mod start;
@@ -54,6 +55,7 @@ use self::rooms::LocalRooms;
 use self::sockets::Sockets;
 use self::timers::Timers;
 use crate::ending::Ending;
+use crate::engine::Engine;
 use crate::head::HeadLimits;
 use crate::hub::Hub;
 use crate::listener::Transport;
@@ -220,10 +222,20 @@ impl ShardLoop {
         let newcomer = self.newcomers.next_deadline();
         let crowd = self.crowd.next();
         let absent = self.absences.front().map(|&(due, _)| due);
-        [self.timers.next(), self.fanout.next_wait(), pressed, pace, accept, newcomer, crowd, absent]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.timers.next(),
+            self.fanout.next_wait(),
+            pressed,
+            self.behind.next_look(),
+            pace,
+            accept,
+            newcomer,
+            crowd,
+            absent,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// One turn. `true` when there is more to do at once.
@@ -241,6 +253,7 @@ impl ShardLoop {
         let is_unfinished = self.fanout.flush(&mut self.sockets, FlushQuota::default());
         self.fanout.measure(|| self.hub.now());
         self.after_flush();
+        self.behind.look_at_ahead(self.now);
         self.replay_more();
         self.miss_absent();
         self.see_to_deadlines();
@@ -339,7 +352,11 @@ impl ShardLoop {
     }
 
     fn resume_pressed(&mut self) {
-        if self.pressed.is_empty() || self.hub.registry().shards().iter().any(|shard| shard.is_pressed()) {
+        let is_pressed = |hub: &Hub| {
+            let engine = hub.engine().is_some_and(Engine::is_pressed);
+            engine || hub.registry().shards().iter().any(|shard| shard.is_pressed())
+        };
+        if self.pressed.is_empty() || is_pressed(&self.hub) {
             return;
         }
         for lane in std::mem::take(&mut self.pressed) {

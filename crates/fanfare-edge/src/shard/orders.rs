@@ -23,6 +23,7 @@ use super::leaving::tenths;
 use super::moment::Moment;
 use super::people::Parting;
 use crate::direct::{Direct, Sent};
+use crate::engine::Unpublished;
 use crate::gate::Permit;
 use crate::hub::ConnectionId;
 use crate::ledger::Closed;
@@ -46,6 +47,22 @@ pub enum Order {
         offset: Option<Arc<AtomicU64>>,
         /// What became of it.
         delivery: Delivery,
+    },
+    /// Tell a publisher that what it posted to the engine has not come back.
+    #[doc(hidden)]
+    Unpublished {
+        /// The publisher.
+        lane: LaneId,
+        /// The command's id.
+        id: Option<Box<str>>,
+        /// Why.
+        why: Unpublished,
+    },
+    /// A room has ended because not all of what it says is known here.
+    #[doc(hidden)]
+    LostRoom {
+        /// Which.
+        room: RoomId,
     },
     /// Say that this shard turns.
     #[doc(hidden)]
@@ -160,6 +177,8 @@ impl ShardLoop {
                 self.send_event(lane, Lane::Control, &ack);
                 self.count_ack(lane);
             }
+            Item::Order(Order::Unpublished { lane, id, why }) => self.tell_unpublished(lane, id.as_deref(), why),
+            Item::Order(Order::LostRoom { room }) => self.lose_room(room),
             // Who asked may have gone.
             Item::Order(Order::Turn(told)) => _ = told.send(()),
             Item::Order(Order::Inspect(inspection)) => self.inspect(*inspection),

@@ -15,6 +15,8 @@ use tracing::debug;
 use super::ShardLoop;
 use super::orders::Order;
 use super::people::Parting;
+use super::shared::ENGINE_UNREAD;
+use crate::engine::Shared;
 use crate::hub::ConnectionId;
 use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
 use crate::observed::Limit;
@@ -102,6 +104,7 @@ impl ShardLoop {
             let reason = match code {
                 ErrorCode::NotAllowed => CloseReason::NotAllowed,
                 ErrorCode::Rejected => CloseReason::Rejected,
+                ErrorCode::EngineAway => CloseReason::EngineAway,
                 _ => CloseReason::Overloaded,
             };
             return self.end(lane, reason);
@@ -143,6 +146,10 @@ impl ShardLoop {
                 };
             }
         };
+        if let Some(engine) = hub.engine() {
+            let shared = Shared { room: name, user, payload, except, receipt: None };
+            return self.publish_shared(lane, &hub, engine, shared, id);
+        }
         let mentions = hub.may_mention(&name, &payload).then(|| (user.clone(), payload.clone()));
         let options = hub.room_options(&name);
         // Told with the ack, which comes back to this thread: by then it is set.
@@ -186,7 +193,12 @@ impl ShardLoop {
 
     /// A receipt that comes back to this shard as an order once all shards have reported. Its place in the intake is
     /// reserved from here on, until the ack is taken out of it: a room nobody is in answers as fast as it is asked.
-    fn receipt_for(&self, lane: LaneId, id: &str, offset: Option<Arc<AtomicU64>>) -> Result<Arc<Receipt>, Overloaded> {
+    pub(super) fn receipt_for(
+        &self,
+        lane: LaneId,
+        id: &str,
+        offset: Option<Arc<AtomicU64>>,
+    ) -> Result<Arc<Receipt>, Overloaded> {
         self.intake.reserve(0)?;
         let id: Box<str> = id.into();
         let intake = self.intake.clone();
@@ -236,6 +248,7 @@ impl ShardLoop {
                 self.replay_first(lane, &room, since, missed);
             }
             Err((ErrorCode::NotAllowed, _)) => self.end(lane, CloseReason::NotAllowed),
+            Err((ErrorCode::EngineAway, _)) => self.end(lane, CloseReason::EngineAway),
             Err(_) => self.end(lane, CloseReason::Overloaded),
         }
     }
@@ -257,6 +270,9 @@ impl ShardLoop {
         };
         if let Verdict::Deny(why) = hub.policy(name).may_subscribe(connection.identity(), name) {
             return Err((ErrorCode::NotAllowed, why.to_owned()));
+        }
+        if !hub.knows_rooms() {
+            return Err((ErrorCode::EngineAway, ENGINE_UNREAD.to_owned()));
         }
         let user = connection.user().cloned();
         let joined = loop {
@@ -344,6 +360,9 @@ impl ShardLoop {
         let Some(connection) = self.connection(lane) else { return };
         if let Verdict::Deny(why) = hub.policy(&name).may_moderate(connection.identity(), &name) {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
+        }
+        if let Some(engine) = hub.engine() {
+            return self.close_shared(lane, &hub, engine, name, id);
         }
         if !hub.registry().close(&name) {
             self.refuse(lane, ErrorCode::NotSubscribed, &format!("there is no room {name}"), id);

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use fanfare_fanout::{Lane, LaneId, RoomId};
 use fanfare_guard::Verdict;
@@ -23,12 +24,20 @@ const PAGE_BYTES_MAX: usize = 64 * 1024;
 /// Parts told in one turn.
 const PARTS_PER_TURN: usize = 16;
 
+/// After so long those are looked at again who are ahead of this node; and so much later for each of them.
+const AHEAD_RETRY: Duration = Duration::from_millis(2);
+const AHEAD_EACH: Duration = Duration::from_micros(10);
+
 /// Memberships that are behind, by lane. At most as many as a connection may have rooms, each a few words.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
     by_lane: HashMap<LaneId, Lagging>,
     /// Lanes that may have taken what they were told. One that has not is looked at again when it is writable.
     ready: VecDeque<LaneId>,
+    /// Lanes that were further on another node than this one is: looked at again in a moment.
+    ahead: Vec<LaneId>,
+    /// When that is.
+    look_at: Duration,
 }
 
 /// A lane that is behind in some rooms, and told what it missed of one after the other.
@@ -37,6 +46,8 @@ struct Lagging {
     rooms: VecDeque<CatchUp>,
     /// Waiting in the queue of those that may be told more.
     is_ready: bool,
+    /// Among those that are ahead of this node.
+    is_ahead: bool,
 }
 
 /// A membership that is behind.
@@ -51,6 +62,34 @@ impl Behind {
     /// True when somebody may be told more at once.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// When those are looked at again who wait until this node is where they were on another.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        (!self.ahead.is_empty()).then_some(self.look_at)
+    }
+
+    /// Those who wait may be told more by now.
+    pub(super) fn look_at_ahead(&mut self, now: Duration) {
+        if self.ahead.is_empty() || now < self.look_at {
+            return;
+        }
+        for lane in std::mem::take(&mut self.ahead) {
+            if let Some(lagging) = self.by_lane.get_mut(&lane) {
+                lagging.is_ahead = false;
+            }
+            self.on_writable(lane);
+        }
+    }
+
+    /// It goes on where it was once this node is there. The more wait the less often they are looked at.
+    fn wait(&mut self, lane: LaneId, catch_up: CatchUp, now: Duration) {
+        let lagging = self.by_lane.entry(lane).or_default();
+        lagging.rooms.push_back(catch_up);
+        if !std::mem::replace(&mut lagging.is_ahead, true) {
+            self.ahead.push(lane);
+            self.look_at = now + AHEAD_RETRY + AHEAD_EACH * self.ahead.len() as u32;
+        }
     }
 
     /// The lane takes bytes again.
@@ -117,7 +156,7 @@ impl Behind {
         was_there
     }
 
-    fn lanes_in(&self, room: RoomId) -> Vec<LaneId> {
+    pub(super) fn lanes_in(&self, room: RoomId) -> Vec<LaneId> {
         let is_in = |lagging: &Lagging| lagging.rooms.iter().any(|catch_up| catch_up.room.id() == room);
         self.by_lane.iter().filter(|(_, lagging)| is_in(lagging)).map(|(&lane, _)| lane).collect()
     }
@@ -147,12 +186,18 @@ impl ShardLoop {
         if let Some((from, to)) = lost {
             self.answer(lane, &Event::Gap { room: room.name(), from, to, count: to + 1 - from });
         }
+        let is_ahead = seq.is_none() && messages.is_empty() && lost.is_none();
         let shard = self.index;
         let told = messages.into_iter().filter(|kept| kept.except != Some((shard, lane)));
         let events = told.map(|kept| RoomEvent::Message(room.name().clone(), kept.published));
         self.tell(lane, events);
         let Some(seq) = seq else {
-            return self.behind.push_front(lane, CatchUp { room: room.clone(), after: offset });
+            let catch_up = CatchUp { room: room.clone(), after: offset };
+            return if is_ahead {
+                self.behind.wait(lane, catch_up, self.now);
+            } else {
+                self.behind.push_front(lane, catch_up);
+            };
         };
         let is_new = self.fanout.join(lane, room.id(), seq);
         debug_assert!(is_new, "membership is checked before joining");

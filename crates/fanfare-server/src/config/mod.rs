@@ -8,6 +8,7 @@
 mod ceiling;
 mod changes;
 mod door;
+mod engine;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

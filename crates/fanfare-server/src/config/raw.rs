@@ -22,7 +22,7 @@ pub(crate) use auth::{Api, Auth, Who};
 pub(crate) use certificates::CertificateFiles;
 pub(crate) use connection::{Compress, Compression, Heartbeat};
 pub(crate) use door::{ForwardedBy, Proxy, ProxyHeader, Tls, TlsVersion};
-pub(crate) use engine::Engine;
+pub(crate) use engine::{Engine, EngineKind};
 pub(crate) use limits::{Limits, Mode};
 pub(crate) use node::{Diagnostics, Drain, Node, Readiness};
 pub use node::{LogFormat, SendChoice};

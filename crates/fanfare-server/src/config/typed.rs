@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_backplane::RedisSettings;
 use fanfare_edge::{FileMode, ProxySettings, TlsTerms};
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
 use fanfare_guard::{Moderation, Namespaces, OriginPolicy, Right, TokenKeys};
@@ -39,7 +40,7 @@ use super::changes::Configured;
 use super::machine::Machine;
 use super::raw::{LogFormat, Raw, SendChoice};
 use super::value::Secret;
-use super::{Address, ConfigError, Problem, Program, door, inboxes, moderation, tls};
+use super::{Address, ConfigError, Problem, Program, door, engine, inboxes, moderation, tls};
 
 use check::{Check, HOUR_MS};
 use namespaces::right;
@@ -128,6 +129,8 @@ pub struct Config {
     pub diagnostics: Diagnostics,
     /// How often each shard's canaries are sent; `None`: never.
     pub canary: Option<Duration>,
+    /// A log that several nodes share; `None`: this node is alone.
+    pub engine: Option<RedisSettings>,
     /// How service is left.
     pub drain: Drain,
     /// Where spans of calls that publish go; `None`: there are none.
@@ -223,6 +226,7 @@ impl Check {
             ),
             diagnostics: Diagnostics { echo: raw.diagnostics.echo.value, page: raw.diagnostics.page.value },
             canary: self.canary(&raw.readiness),
+            engine: engine::redis(&raw.engine, &mut self.problems),
             drain: self.drain(&raw.drain),
             traces: self.traces(&raw.traces),
             log: node.log.value,

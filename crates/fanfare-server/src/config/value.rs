@@ -208,6 +208,22 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl Value for Secret {
+    const KIND: &'static str = "text";
+
+    fn read(literal: Literal<'_>) -> Result<Self, String> {
+        String::read(literal).map(Self)
+    }
+
+    fn render(&self) -> String {
+        if self.0.is_empty() { "\"\"" } else { "\"***\"" }.to_owned()
+    }
+
+    fn exact(&self) -> String {
+        self.0.render()
+    }
+}
+
 impl Value for Vec<Secret> {
     const KIND: &'static str = "list of text";
 

@@ -13,6 +13,7 @@ mod deflate;
 mod deploy;
 mod dialect;
 mod drain;
+mod engine;
 mod frames;
 mod handover;
 mod handshake;

@@ -114,6 +114,8 @@ fn reasons() -> Vec<CloseReason> {
         CloseReason::Rejected,
         CloseReason::TokenRevoked,
         CloseReason::TokenKeysUnavailable,
+        CloseReason::EngineAway,
+        CloseReason::EngineLost,
         CloseReason::Internal,
         CloseReason::TokenRefused(""),
         CloseReason::TokenExpired,

@@ -1,6 +1,6 @@
 //! Other nodes.
 
-use crate::config::value::choice;
+use crate::config::value::{Secret, choice};
 
 use super::section::section;
 
@@ -19,9 +19,16 @@ choice! {
 section! {
     /// How publications travel between nodes.
     Engine {
-        /// What carries them.
+        /// What carries them: `memory`, nothing, for one node; `redis`, a log that several nodes share, so that they are one gateway.
         kind: EngineKind = EngineKind::Memory,
-        /// Its address.
-        url: String = String::new(),
+        /// Its address: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path`. Never printed.
+        url: Secret = Secret::new(""),
+        /// What its keys begin with. Nodes with the same prefix are one gateway.
+        prefix: String = "fanfare".to_owned(),
+        /// Time for what is published to come back from it, milliseconds; then the publisher is told that it is away.
+        timeout_ms: u64 = 5_000,
+        /// Entries of its log that are kept, for nodes that start or were away: as many as are published while a node may be away,
+        /// and what the histories of rooms should have after a start.
+        log_entries_max: u64 = 100_000,
     }
 }

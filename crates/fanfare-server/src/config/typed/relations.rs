@@ -2,7 +2,7 @@
 
 use crate::config::raw::Raw;
 use crate::config::value::{Origin, Setting};
-use crate::config::{Address, Program, history, inboxes, moderation};
+use crate::config::{Address, Program, engine, history, inboxes, moderation};
 
 use super::Config;
 use super::check::Check;
@@ -18,6 +18,7 @@ impl Check {
         history::too_small(raw, config, &mut self.problems);
         inboxes::check(raw, config, &mut self.problems);
         history::not_resumable(raw, config, &mut self.problems);
+        engine::tickers_without_numbers(raw, config, &mut self.problems);
         let limits = &raw.limits;
         let message = limits.message_bytes_max.value;
         let needed = message + OUTBOX_OVERHEAD_BYTES;

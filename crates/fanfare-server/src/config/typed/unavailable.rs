@@ -5,7 +5,7 @@ use crate::config::raw::{DEFAULT_NAMESPACE, NAMESPACES, Raw, key_path, namespace
 
 /// Keys whose feature is not in this version: any value but the default is refused, so that nobody relies on a
 /// promise that is not kept. `*` stands for any namespace. Whoever builds the feature deletes the row.
-pub(in crate::config) const UNAVAILABLE: &[(&str, &str)] = &[("engine", "kind"), ("engine", "url")];
+pub(in crate::config) const UNAVAILABLE: &[(&str, &str)] = &[];
 
 /// Whether any value but the default of this key is refused.
 pub(in crate::config) fn is_unavailable(section: &str, key: &str) -> bool {

@@ -1,0 +1,138 @@
+//! What the keys of `[engine]` mean: a log that several nodes share, or none.
+
+use std::time::Duration;
+
+use fanfare_backplane::{RedisAddress, RedisSettings};
+
+use super::raw::{DEFAULT_NAMESPACE, Engine, EngineKind, Raw, key_path, namespace_path};
+use super::typed::later;
+use super::{Config, Problem};
+
+/// Longest prefix, bytes.
+const PREFIX_BYTES_MAX: usize = 100;
+
+/// A log that several nodes share; `None`: this node makes the order of its rooms itself.
+pub(super) fn redis(engine: &Engine, problems: &mut Vec<Problem>) -> Option<RedisSettings> {
+    let mut complain = |origin, text| problems.push(Problem { origin: Some(origin), text });
+    let url = engine.url.value.expose();
+    match engine.kind.value {
+        EngineKind::Memory => {
+            if !url.is_empty() {
+                let text =
+                    "`engine.url` is given, but `engine.kind` is \"memory\": choose \"redis\", or leave the url out";
+                complain(later(&engine.url, &engine.kind), text.to_owned());
+            }
+            return None;
+        }
+        EngineKind::Nats => {
+            let text = "`engine.kind = \"nats\"` is not available in this version; only \"memory\" and \"redis\" are";
+            complain(engine.kind.origin.clone(), text.to_owned());
+            return None;
+        }
+        EngineKind::Redis => {}
+    }
+    let prefix = &engine.prefix.value;
+    if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.bytes().all(is_plain) {
+        let text = format!(
+            "`engine.prefix` must be 1 to {PREFIX_BYTES_MAX} letters, digits and any of `-`, `_`, `.`, `:`; it is {prefix:?}"
+        );
+        complain(engine.prefix.origin.clone(), text);
+    }
+    for (name, setting, low, high) in [
+        ("engine.timeout_ms", &engine.timeout_ms, 100, 60_000),
+        ("engine.log_entries_max", &engine.log_entries_max, 100, 100_000_000),
+    ] {
+        if !(low..=high).contains(&setting.value) {
+            let text = format!("`{name}` = {} is not between {low} and {high}", setting.value);
+            complain(setting.origin.clone(), text);
+        }
+    }
+    if url.is_empty() {
+        let text = "`engine.kind = \"redis\"` needs `engine.url`, such as redis://10.0.0.5:6379".to_owned();
+        complain(engine.kind.origin.clone(), text);
+        return None;
+    }
+    let address = RedisAddress::parse(url)
+        .map_err(|reason| complain(engine.url.origin.clone(), format!("`engine.url`: {reason}")));
+    Some(RedisSettings {
+        address: address.ok()?,
+        prefix: prefix.clone(),
+        log_entries_max: engine.log_entries_max.value,
+        timeout: Duration::from_millis(engine.timeout_ms.value),
+    })
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte)
+}
+
+/// Each node tells its own rooms the time, and nobody else's numbers may be given to that.
+pub(super) fn tickers_without_numbers(raw: &Raw, config: &Config, problems: &mut Vec<Problem>) {
+    if config.engine.is_none() {
+        return;
+    }
+    let fallback = &raw.namespaces[DEFAULT_NAMESPACE];
+    for (name, _) in config.namespaces.iter().filter(|(_, policy)| policy.ticker_ms > 0 && policy.history_size > 0) {
+        let own = raw.namespaces.get(name).unwrap_or(fallback);
+        let ticker = if own.ticker_ms.is_given() { &own.ticker_ms } else { &fallback.ticker_ms };
+        let size = if own.history_size.is_given() { &own.history_size } else { &fallback.history_size };
+        let path = |key| key_path(&namespace_path(name), key);
+        let text = format!(
+            "`{}` and `{}` do not go together with an engine: each node tells its own rooms the time, and what is kept has \
+             one order on all nodes; set one of them to 0",
+            path("ticker_ms"),
+            path("history_size")
+        );
+        problems.push(Problem { origin: Some(later(ticker, size)), text });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, ConfigFile, Environment, Flags};
+
+    fn load(toml: &str) -> Result<Config, String> {
+        let file = ConfigFile::new("fanfare.toml", toml);
+        Config::serve(&Flags::default(), Some(&file), &Environment::default()).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn check_refused(toml: &str, part: &str) {
+        let complaint = load(toml).expect_err("a complaint");
+        assert!(complaint.contains(part), "{complaint}");
+        assert!(!complaint.contains("hunter2"), "{complaint}");
+    }
+
+    #[test]
+    fn a_redis_is_an_engine() {
+        let config =
+            load("[engine]\nkind = \"redis\"\nurl = \"rediss://me:hunter2@10.0.0.5:6380/2\"\nprefix = \"eu-1\"")
+                .unwrap();
+        let engine = config.engine.as_ref().unwrap();
+        assert_eq!((engine.address.to_string().as_str(), engine.prefix.as_str()), ("10.0.0.5:6380", "eu-1"));
+        assert_eq!((engine.timeout.as_millis(), engine.log_entries_max), (5_000, 100_000));
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(load("").unwrap().engine.is_none());
+    }
+
+    #[test]
+    fn what_is_no_engine_is_refused_and_passwords_are_not_repeated() {
+        check_refused("[engine]\nkind = \"nats\"", "`engine.kind = \"nats\"` is not available in this version");
+        check_refused("[engine]\nkind = \"redis\"", "needs `engine.url`");
+        check_refused("[engine]\nurl = \"redis://:hunter2@x\"", "`engine.kind` is \"memory\"");
+        let redis = "[engine]\nkind = \"redis\"\n";
+        check_refused(&format!("{redis}url = \"http://:hunter2@x\""), "`engine.url`: write redis://");
+        check_refused(&format!("{redis}url = \"redis://x\"\nprefix = \"a{{b\""), "`engine.prefix` must be");
+        check_refused(&format!("{redis}url = \"redis://x\"\ntimeout_ms = 1"), "`engine.timeout_ms` = 1 is not between");
+        check_refused(&format!("{redis}url = \"redis://x\"\nlog_entries_max = 1"), "`engine.log_entries_max` = 1");
+    }
+
+    #[test]
+    fn a_ticker_has_no_place_in_an_order_that_nodes_share() {
+        let rooms = "[namespaces.default]\nhistory_size = 10\n[namespaces.clock]\nticker_ms = 1000\n";
+        let redis = "[engine]\nkind = \"redis\"\nurl = \"redis://x\"\n";
+        assert!(load(rooms).is_ok());
+        check_refused(&format!("{rooms}{redis}"), "`namespaces.clock.ticker_ms` and `namespaces.clock.history_size`");
+        assert!(load(&format!("{rooms}history_size = 0\n{redis}")).is_ok());
+    }
+}

@@ -1,0 +1,146 @@
+//! A real Redis of a test's own, and a wire to it that can be cut.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+
+use crate::support::{wait_until, within};
+
+/// A Redis on a socket in a folder of its own, which writes down what it is told before it answers.
+pub(crate) struct Redis {
+    folder: TempDir,
+    process: Option<Child>,
+}
+
+impl Redis {
+    /// One that is not running yet.
+    pub(crate) fn idle() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder"), process: None }
+    }
+
+    pub(crate) async fn start() -> Self {
+        let mut redis = Self::idle();
+        redis.run().await;
+        redis
+    }
+
+    /// Runs it on what it wrote down before.
+    pub(crate) async fn run(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let mut command = Command::new(&program);
+        let socket = self.socket();
+        command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--unixsocket"]);
+        command.arg(&socket).arg("--dir").arg(self.folder.path()).stdout(Stdio::null()).stdin(Stdio::null());
+        let child = command.spawn().unwrap_or_else(|error| {
+            panic!(
+                "this test needs a Redis, and {program} cannot be started: {error}. Get it with `tools/need redis-server` (make \
+                 test does), or name one in REDIS_SERVER"
+            )
+        });
+        self.process = Some(child);
+        wait_until("Redis to answer", async || {
+            UnixStream::connect(&socket).await.is_ok() && self.ask("PING").await.starts_with("+PONG")
+        })
+        .await;
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        process.kill().expect("a process that can be killed");
+        process.wait().expect("its end");
+    }
+
+    /// What it wrote down is gone.
+    pub(crate) fn forget(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("appendonlydir")).expect("its files");
+    }
+
+    /// One command, and the beginning of its answer.
+    pub(crate) async fn ask(&self, command: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket()).await.expect("a running Redis");
+        stream.write_all(format!("{command}\r\n").as_bytes()).await.expect("an open connection");
+        let mut answer = vec![0; 64 * 1024];
+        let count = within("an answer of Redis", stream.read(&mut answer)).await.expect("an open connection");
+        String::from_utf8_lossy(&answer[..count]).into_owned()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A wire to a Redis: one node's way to it, which can be cut while others go on.
+pub(crate) struct Wire {
+    folder: TempDir,
+    redis: PathBuf,
+    calls: Arc<Mutex<JoinSet<()>>>,
+    listening: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Wire {
+    pub(crate) fn to(redis: &Redis) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut wire = Self { folder, redis: redis.socket(), calls: Arc::default(), listening: None };
+        wire.mend();
+        wire
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("wire.sock")
+    }
+
+    /// Connections are taken again.
+    pub(crate) fn mend(&mut self) {
+        let listener = UnixListener::bind(self.socket()).expect("a socket");
+        let (redis, calls) = (self.redis.clone(), self.calls.clone());
+        self.listening = Some(tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let Ok(mut far) = UnixStream::connect(&redis).await else { continue };
+                let mut calls = calls.lock();
+                // Those that have ended need not be kept.
+                while calls.try_join_next().is_some() {}
+                calls.spawn(async move { _ = copy_bidirectional(&mut near, &mut far).await });
+            }
+        }));
+    }
+
+    /// Whatever is under way is lost, and nobody gets through.
+    pub(crate) async fn cut(&mut self) {
+        if let Some(listening) = self.listening.take() {
+            listening.abort();
+            // It ends at its next step, and its listener with it.
+            let _ = listening.await;
+        }
+        std::fs::remove_file(self.socket()).expect("a socket");
+        self.drop_calls().await;
+    }
+
+    /// Whatever is under way is lost.
+    pub(crate) async fn drop_calls(&self) {
+        let mut calls = std::mem::take(&mut *self.calls.lock());
+        calls.shutdown().await;
+    }
+}
+
+/// The configuration of an engine on this socket.
+pub(crate) fn over(socket: &Path, more: &str) -> String {
+    format!(
+        "[engine]\nkind = \"redis\"\nurl = \"unix://{}\"\n{more}\n[namespaces.default]\nhistory_size = 1000\n\
+         [namespaces.plain]\nhistory_size = 0\n[rooms]\nreap_ms = 50\n",
+        socket.display()
+    )
+}
