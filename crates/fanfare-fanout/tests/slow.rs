@@ -217,6 +217,7 @@ impl Encode for Long {
 struct Poor {
     shard: Shard<Long>,
     budget: Arc<Budget>,
+    stats: Arc<ShardStats>,
     wires: Wires,
     lanes: Vec<LaneId>,
     numbers: u64,
@@ -224,14 +225,14 @@ struct Poor {
 
 impl Poor {
     fn new(policies: &[Slow]) -> Self {
-        let budget = Arc::new(Budget::new(1_000));
-        let mut shard = Shard::new(OutboxLimits::default(), 1_000, budget.clone(), Arc::default());
+        let (budget, stats) = (Arc::new(Budget::new(1_000)), Arc::<ShardStats>::default());
+        let mut shard = Shard::new(OutboxLimits::default(), 1_000, budget.clone(), stats.clone());
         let lanes: Vec<LaneId> = policies.iter().map(|_| shard.open(0)).collect();
         for ((room, &slow), &lane) in (0..).zip(policies).zip(&lanes) {
             assert!(shard.join(lane, RoomId(room), 0));
             shard.set_slow(RoomId(room), slow, ());
         }
-        Self { shard, budget, wires: Wires::default(), lanes, numbers: 0 }
+        Self { shard, budget, stats, wires: Wires::default(), lanes, numbers: 0 }
     }
 
     /// Queues a message for the lane in this room.
@@ -284,6 +285,7 @@ fn half_of_the_largest_queue_goes_where_its_room_drops() {
     assert_eq!(poor.evicted(), []);
     // The gap is charged with as much as it may ever need.
     assert_eq!(poor.queued(), [300 + "<>-:".len() + 3 * 20, 200]);
+    assert_eq!(poor.stats.dropped(Slow::DropOldest), 6, "what makes place is counted");
     poor.wires.0.entry(poor.lanes[0].index).or_default().takes = usize::MAX;
     assert!(poor.shard.writable(poor.lanes[0], &mut poor.wires).is_empty);
     let received = &poor.wires.0[&poor.lanes[0].index].received;
