@@ -9,7 +9,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::Shard;
-use super::slow::{Queueing, Source};
+use super::slow::{Source, queueing};
 use crate::batch::{Batch, Encode};
 use crate::lane::{LaneState, Subscription};
 use crate::receipt::{Delivery, Receipt};
@@ -193,13 +193,7 @@ impl<P: Encode> Shard<P> {
         let local = &mut self.rooms[subscription.room as usize];
         let from_seq = wants_after(&local.late, lane);
         let source = Source { slot: subscription.room, rules: local.rules };
-        let mut queue = Queueing {
-            limits: &self.limits,
-            budget: &self.budget,
-            events: &mut self.events,
-            blocked: &mut self.blocked,
-            stats: &self.stats,
-        };
+        let mut queue = queueing!(self);
         let position = subscription.position as usize;
         for (index, batch) in local.batches.iter_mut().enumerate() {
             let waits = match local.cursor {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::Shard;
 use super::flush::start_flush;
-use super::slow::{Extent, Queueing, Source};
+use super::slow::{Extent, Source, queueing};
 use crate::batch::{Encode, VARIANTS_MAX};
 use crate::lane::End;
 use crate::room::wants_after;
@@ -97,13 +97,7 @@ impl<P: Encode> Shard<P> {
         let mut stop = cursor.end.min(cursor.next.saturating_add(members_max));
         let mut is_interrupted = false;
         let source = Source { slot, rules: local.rules };
-        let mut queue = Queueing {
-            limits: &self.limits,
-            budget: &self.budget,
-            events: &mut self.events,
-            blocked: &mut self.blocked,
-            stats: &self.stats,
-        };
+        let mut queue = queueing!(self);
         for (offset, member) in local.members[cursor.next..stop].iter().enumerate() {
             let state = &mut self.lanes[member.lane as usize];
             if state.round == self.round.number {
@@ -160,13 +154,7 @@ impl<P: Encode> Shard<P> {
         }
         sink.send_each(&offers, &mut round.outcomes);
         drop(offers);
-        let mut queue = Queueing {
-            limits: &self.limits,
-            budget: &self.budget,
-            events: &mut self.events,
-            blocked: &mut self.blocked,
-            stats: &self.stats,
-        };
+        let mut queue = queueing!(self);
         let mut from = 0;
         for segment in &round.segments {
             let lanes = from..segment.end as usize;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use slab::Slab;
 
-use super::slow::Queueing;
+use super::slow::queueing;
 use super::{LaneEvent, Shard};
 use crate::batch::Encode;
 use crate::lane::End;
@@ -30,13 +30,7 @@ impl<P: Encode> Shard<P> {
         if state.end != End::Open {
             return;
         }
-        let mut queue = Queueing {
-            limits: &self.limits,
-            budget: &self.budget,
-            events: &mut self.events,
-            blocked: &mut self.blocked,
-            stats: &self.stats,
-        };
+        let mut queue = queueing!(self);
         let mut sent = 0;
         if state.outbox.is_none() {
             match sink.send(lane.index, frames) {

@@ -23,6 +23,20 @@ pub(super) struct Queueing<'a> {
     pub(super) stats: &'a ShardStats,
 }
 
+/// [`Queueing`] of a shard whose lanes and rooms are in use meanwhile, which a method could not leave to its caller.
+macro_rules! queueing {
+    ($shard:expr) => {
+        $crate::shard::slow::Queueing {
+            limits: &$shard.limits,
+            budget: &$shard.budget,
+            events: &mut $shard.events,
+            blocked: &mut $shard.blocked,
+            stats: &$shard.stats,
+        }
+    };
+}
+pub(super) use queueing;
+
 /// The room that something is queued of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source {
