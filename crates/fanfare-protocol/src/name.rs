@@ -34,6 +34,14 @@ pub enum NameError {
     Character(char),
 }
 
+fn check_length(name: &str, max: usize) -> Result<(), NameError> {
+    match name.len() {
+        0 => Err(NameError::Empty),
+        bytes if bytes > max => Err(NameError::TooLong { bytes, max }),
+        _ => Ok(()),
+    }
+}
+
 impl RoomName {
     /// Longest room name, bytes.
     pub const BYTES_MAX: usize = 200;
@@ -43,12 +51,7 @@ impl RoomName {
     /// # Errors
     /// [`NameError`] when it is empty, too long, or has a character that is not allowed.
     pub fn parse(name: &str) -> Result<Self, NameError> {
-        if name.is_empty() {
-            return Err(NameError::Empty);
-        }
-        if name.len() > Self::BYTES_MAX {
-            return Err(NameError::TooLong { bytes: name.len(), max: Self::BYTES_MAX });
-        }
+        check_length(name, Self::BYTES_MAX)?;
         // Most names are plain ASCII, where a look at each byte is enough.
         if name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#')) {
             return Ok(Self(name.into()));
@@ -112,12 +115,7 @@ impl UserName {
     /// # Errors
     /// [`NameError`] when it is empty, too long, or has a control character.
     pub fn parse(name: &str) -> Result<Self, NameError> {
-        if name.is_empty() {
-            return Err(NameError::Empty);
-        }
-        if name.len() > Self::BYTES_MAX {
-            return Err(NameError::TooLong { bytes: name.len(), max: Self::BYTES_MAX });
-        }
+        check_length(name, Self::BYTES_MAX)?;
         match name.chars().find(|c| c.is_control()) {
             Some(c) => Err(NameError::Character(c)),
             None => Ok(Self(name.into())),

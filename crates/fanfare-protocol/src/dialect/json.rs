@@ -39,16 +39,14 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
             fields.text("connection", connection);
             fields.number("heartbeat_ms", heartbeat_ms);
             fields.user(user);
-            if let Some(token) = token {
-                fields.text("token", token);
-            }
+            fields.optional("token", token);
             fields.text("node", node);
         }),
         Event::Subscribed { room, position, recovered, id } => object("subscribed", 128, out, |fields| {
             fields.room(named, room);
             fields.text("epoch", &Position::epoch_text(position.epoch));
             fields.number("offset", position.offset);
-            fields.raw("recovered", if recovered { "true" } else { "false" });
+            fields.flag("recovered", recovered);
             fields.id(id);
         }),
         Event::Unsubscribed { room, id } => object("unsubscribed", object_length(Some(room)), out, |fields| {
@@ -57,39 +55,22 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
         }),
         Event::Ack { offset, delivered, dropped, evicted, id } => object("ack", 96, out, |fields| {
             fields.offset(offset);
-            fields.number("delivered", delivered);
-            fields.number("dropped", dropped);
-            fields.number("evicted", evicted);
+            fields.counts(delivered, dropped, evicted);
             fields.id(id);
         }),
         Event::Sent { delivered, queued, id } => object("ack", 96, out, |fields| {
-            fields.number("delivered", delivered);
-            fields.number("dropped", 0);
-            fields.number("evicted", 0);
-            fields.raw("queued", if queued { "true" } else { "false" });
+            fields.counts(delivered, 0, 0);
+            fields.flag("queued", queued);
             fields.id(id);
         }),
-        Event::Told { message, user, mention, at_ms } => {
-            let length = object_length(mention) + 64 + message.len() + user.map_or(0, name_length);
-            object("message", length, out, |fields| {
-                fields.payload(message);
-                fields.user(user);
-                match mention {
-                    Some(room) => fields.text("mention", room.as_str()),
-                    None => fields.raw("direct", "true"),
-                }
-                fields.number("at", at_ms);
-            });
-        }
+        Event::Told { message, user, mention, at_ms } => told(message, user, mention, at_ms, out),
         Event::Inbox { count, dropped } => object("inbox", 64, out, |fields| {
             fields.number("count", count);
             fields.number("dropped", dropped);
         }),
         Event::Held { id } => object("ack", 96, out, |fields| {
-            fields.number("delivered", 0);
-            fields.number("dropped", 0);
-            fields.number("evicted", 0);
-            fields.raw("held", "true");
+            fields.counts(0, 0, 0);
+            fields.flag("held", true);
             fields.id(id);
         }),
         Event::Presence { room, count, members, next, id } => {
@@ -97,9 +78,7 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
                 fields.room(named, room);
                 fields.number("count", count);
                 fields.members(members);
-                if let Some(next) = next {
-                    fields.text("next", next.as_str());
-                }
+                fields.optional("next", next.map(UserName::as_str));
                 fields.id(id);
             });
         }
@@ -134,6 +113,20 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
             fields.id(id);
         }),
     }
+}
+
+/// What is said to one user: directly, or in a room where he is mentioned.
+fn told(message: &Payload, user: Option<&UserName>, mention: Option<&RoomName>, at_ms: u64, out: &mut Vec<u8>) {
+    let length = object_length(mention) + 64 + message.len() + user.map_or(0, name_length);
+    object("message", length, out, |fields| {
+        fields.payload(message);
+        fields.user(user);
+        match mention {
+            Some(room) => fields.text("mention", room.as_str()),
+            None => fields.flag("direct", true),
+        }
+        fields.number("at", at_ms);
+    });
 }
 
 impl HistoryPage {
@@ -209,6 +202,23 @@ impl Fields<'_> {
         serde_json::to_writer(&mut *self.out, &number).expect("writing a number to memory does not fail");
     }
 
+    fn flag(&mut self, key: &'static str, is_set: bool) {
+        self.raw(key, if is_set { "true" } else { "false" });
+    }
+
+    fn optional(&mut self, key: &'static str, text: Option<&str>) {
+        if let Some(text) = text {
+            self.text(key, text);
+        }
+    }
+
+    /// What became of a publication.
+    fn counts(&mut self, delivered: u64, dropped: u64, evicted: u64) {
+        self.number("delivered", delivered);
+        self.number("dropped", dropped);
+        self.number("evicted", evicted);
+    }
+
     fn room(&mut self, named: bool, room: &RoomName) {
         if named {
             self.text("room", room.as_str());
@@ -216,9 +226,7 @@ impl Fields<'_> {
     }
 
     fn user(&mut self, user: Option<&UserName>) {
-        if let Some(user) = user {
-            self.text("user", user.as_str());
-        }
+        self.optional("user", user.map(UserName::as_str));
     }
 
     fn offset(&mut self, offset: Option<u64>) {
@@ -257,7 +265,7 @@ impl Fields<'_> {
         self.text("epoch", &Position::epoch_text(page.position.epoch));
         self.number("offset", page.position.offset);
         if let Some(recovered) = page.recovered {
-            self.raw("recovered", if recovered { "true" } else { "false" });
+            self.flag("recovered", recovered);
         }
     }
 
