@@ -34,6 +34,12 @@ pub struct Term {
     pub bytes: u128,
 }
 
+impl Term {
+    fn new(name: &'static str, product: String, bytes: u128) -> Self {
+        Self { name, product, bytes }
+    }
+}
+
 /// What the limits add up to when all of them are reached at once. The kernel's socket buffers are not in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ceiling {
@@ -53,89 +59,91 @@ impl Config {
     /// The memory that the limits add up to.
     #[must_use]
     pub fn ceiling(&self) -> Ceiling {
+        let (rooms, shards) = (self.limits.rooms_max as u128, self.shards.get() as u128);
+        let intake = self.intake.intake_bytes_max as u128;
+        let mut terms = Vec::from(self.connection_terms());
+        terms.extend([
+            history::term(self),
+            inboxes::term(self),
+            Term::new("rooms", format!("{rooms} rooms x {ROOM_BYTES} B each"), rooms * ROOM_BYTES),
+            Term::new(
+                "shard intake",
+                format!("{shards} shards x {intake} B of publications on their way"),
+                shards * intake,
+            ),
+        ]);
+        terms.extend(self.optional_terms());
+        terms.extend(self.kept_terms());
+        Ceiling { terms }
+    }
+
+    /// What each connection may take.
+    fn connection_terms(&self) -> [Term; 4] {
         let connections = self.limits.connections_max as u128;
         let subscriptions = self.limits.subscriptions_per_connection_max as u128;
         let message = self.messages.message_bytes_max as u128;
         // What inflates to the longest message may itself be a little longer.
         let compressed = if self.compression.is_some() { message + message / 8 + 64 } else { message };
         let header = self.limits.header_bytes_max as u128;
-        let outboxes = connections * self.outbox.outbox_bytes_max as u128;
-        let budget = self.outbox_total_bytes_max as u128;
-        let rooms = self.limits.rooms_max as u128;
-        let shards = self.shards.get() as u128;
-        let intake = self.intake.intake_bytes_max as u128;
-        let mut terms = vec![
-            Term {
-                name: "connections",
-                product: format!("{connections} connections x {CONNECTION_BYTES} B each"),
-                bytes: connections * CONNECTION_BYTES,
-            },
-            Term {
-                name: "subscriptions",
-                product: format!("{connections} connections x {subscriptions} rooms x {SUBSCRIPTION_BYTES} B each"),
-                bytes: connections * subscriptions * SUBSCRIPTION_BYTES,
-            },
-            Term {
-                // A connection has either a request head or a message half received, never both.
-                name: "partial messages",
-                product: if compressed > message && compressed >= header {
-                    format!("{connections} connections x message_bytes_max {message} and an eighth, compressed")
-                } else if compressed >= header {
-                    format!("{connections} connections x message_bytes_max {message}")
-                } else {
-                    format!("{connections} connections x header_bytes_max {header}")
-                },
-                bytes: connections * compressed.max(header),
-            },
-            Term {
-                name: "outboxes",
-                product: if outboxes < budget {
-                    format!("{connections} connections x outbox_bytes_max {}", self.outbox.outbox_bytes_max)
-                } else {
-                    format!("the process's budget, outbox_total_bytes_max {budget}")
-                },
-                bytes: outboxes.min(budget),
-            },
-            history::term(self),
-            inboxes::term(self),
-            Term { name: "rooms", product: format!("{rooms} rooms x {ROOM_BYTES} B each"), bytes: rooms * ROOM_BYTES },
-            Term {
-                name: "shard intake",
-                product: format!("{shards} shards x {intake} B of publications on their way"),
-                bytes: shards * intake,
-            },
-        ];
-        if self.tls.is_some() {
-            terms.push(Term {
-                name: "tls",
-                product: format!("{connections} connections x {TLS_BYTES} B, busy ones; idle ones take an eighth"),
-                bytes: connections * TLS_BYTES,
-            });
-        }
+        let (outbox, budget) = (self.outbox.outbox_bytes_max as u128, self.outbox_total_bytes_max as u128);
+        // A connection has either a request head or a message half received, never both.
+        let partial = if compressed > message && compressed >= header {
+            format!("{connections} connections x message_bytes_max {message} and an eighth, compressed")
+        } else if compressed >= header {
+            format!("{connections} connections x message_bytes_max {message}")
+        } else {
+            format!("{connections} connections x header_bytes_max {header}")
+        };
+        let outboxes = if connections * outbox < budget {
+            format!("{connections} connections x outbox_bytes_max {outbox}")
+        } else {
+            format!("the process's budget, outbox_total_bytes_max {budget}")
+        };
+        [
+            Term::new(
+                "connections",
+                format!("{connections} connections x {CONNECTION_BYTES} B each"),
+                connections * CONNECTION_BYTES,
+            ),
+            Term::new(
+                "subscriptions",
+                format!("{connections} connections x {subscriptions} rooms x {SUBSCRIPTION_BYTES} B each"),
+                connections * subscriptions * SUBSCRIPTION_BYTES,
+            ),
+            Term::new("partial messages", partial, connections * compressed.max(header)),
+            Term::new("outboxes", outboxes, (connections * outbox).min(budget)),
+        ]
+    }
+
+    /// What connections take besides, where it is configured.
+    fn optional_terms(&self) -> impl Iterator<Item = Term> {
+        let connections = self.limits.connections_max as u128;
+        let keeps_context = self.compression.as_ref().is_some_and(|compression| compression.client_context_takeover);
+        let tls = self.tls.is_some().then(|| {
+            let product = format!("{connections} connections x {TLS_BYTES} B, busy ones; idle ones take an eighth");
+            Term::new("tls", product, connections * TLS_BYTES)
+        });
+        let compression = keeps_context.then(|| {
+            let product = format!("{connections} connections x {HISTORY_BYTES} B of what each has sent");
+            Term::new("compression", product, connections * HISTORY_BYTES)
+        });
+        tls.into_iter().chain(compression)
+    }
+
+    /// What the node remembers for a while.
+    fn kept_terms(&self) -> [Term; 3] {
+        let message = self.messages.message_bytes_max as u128;
         let held = if self.holds_messages() { self.held_max as u128 } else { 0 };
-        if self.compression.as_ref().is_some_and(|compression| compression.client_context_takeover) {
-            terms.push(Term {
-                name: "compression",
-                product: format!("{connections} connections x {HISTORY_BYTES} B of what each has sent"),
-                bytes: connections * HISTORY_BYTES,
-            });
-        }
-        terms.push(Term {
-            name: "held messages",
-            product: format!("{held} waiting for a moderator x message_bytes_max {message}"),
-            bytes: held * message,
-        });
-        terms.push(Term {
-            name: "idempotency",
-            product: format!("idempotency_max {} x {KEY_BYTES} B each", self.idempotency_max),
-            bytes: self.idempotency_max as u128 * KEY_BYTES,
-        });
-        terms.push(Term {
-            name: "close ledger",
-            product: format!("closes_max {} x {CLOSE_BYTES} B each", self.closes_max),
-            bytes: self.closes_max as u128 * CLOSE_BYTES,
-        });
-        Ceiling { terms }
+        let (keys, closes) = (self.idempotency_max as u128, self.closes_max as u128);
+        [
+            Term::new(
+                "held messages",
+                format!("{held} waiting for a moderator x message_bytes_max {message}"),
+                held * message,
+            ),
+            Term::new("idempotency", format!("idempotency_max {keys} x {KEY_BYTES} B each"), keys * KEY_BYTES),
+            Term::new("close ledger", format!("closes_max {closes} x {CLOSE_BYTES} B each"), closes * CLOSE_BYTES),
+        ]
     }
 }
 
