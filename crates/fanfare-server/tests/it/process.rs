@@ -440,7 +440,8 @@ fn a_port_in_use_is_said_clearly() {
     let folder = folder();
     let clients = run(folder.path(), &["dev", "--listen", &address, "--admin", "127.0.0.1:0"]);
     assert_eq!(clients.code, Some(1));
-    for word in [&address, "--listen", "in use"] {
+    let who = format!("ss -ltnp 'sport = :{}'", taken.local_addr().expect("an address").port());
+    for word in [&address, "--listen", "in use", &who] {
         assert!(clients.err.contains(word), "{word}: {}", clients.err);
     }
     let admin = run(folder.path(), &["dev", "--listen", "127.0.0.1:0", "--admin", &address]);
@@ -449,6 +450,35 @@ fn a_port_in_use_is_said_clearly() {
         assert!(admin.err.contains(word), "{word}: {}", admin.err);
     }
     assert!(!admin.err.contains("panicked"), "{}", admin.err);
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_told_with_what_helps() {
+    // Of a network that is for examples only (RFC 5737).
+    let elsewhere = run(folder().path(), &["serve", "--listen", "192.0.2.1:0", "--admin", "127.0.0.1:0"]);
+    assert_eq!(elsewhere.code, Some(1));
+    assert!(elsewhere.err.contains("192.0.2.1") && elsewhere.err.contains("see ip address"), "{}", elsewhere.err);
+}
+
+/// Who mixes the two listeners up is told which one is meant.
+#[test]
+fn a_command_at_the_wrong_listener_is_sent_to_the_right_one() {
+    let serve = Process::fanfare(SERVE, &[("FANFARE_API__KEYS", "right")]);
+    let (clients, admin) = serve.addresses();
+    let folder = folder();
+    let client_listener = format!("http://{clients}");
+    for command in [&["top", "--once"][..], &["why"], &["drain"], &["pub", "lobby", "hi"]] {
+        let lost = run(folder.path(), &[command, &["--url", &client_listener]].concat());
+        assert_eq!(lost.code, Some(1), "{command:?}");
+        assert!(lost.err.contains("this is no admin listener"), "{command:?}: {}", lost.err);
+        let stranger =
+            run(folder.path(), &[command, &["--url", &format!("http://{admin}"), "--key", "wrong"]].concat());
+        assert_eq!(stranger.code, Some(1), "{command:?}");
+        assert!(stranger.err.contains("api.keys in the configuration"), "{command:?}: {}", stranger.err);
+    }
+    let lost = run(folder.path(), &["sub", "lobby", "--url", &format!("ws://{admin}")]);
+    assert_eq!(lost.code, Some(1));
+    assert!(lost.err.contains("rooms are on the client listener"), "{}", lost.err);
 }
 
 /// The shards of one node share a port; two nodes must not, or each would serve half of the clients of every room.
