@@ -13,6 +13,7 @@ const DEPLOY = resolve(HERE, '../../deploy');
 export const BIN = resolve(HERE, process.env.FANFARE_BIN_DIR ?? '../../target/debug');
 const HAPROXY = process.env.HAPROXY ?? '/usr/sbin/haproxy';
 const NGINX = process.env.NGINX ?? '/usr/sbin/nginx';
+const REDIS = process.env.REDIS_SERVER ?? 'redis-server';
 export const KEY = 'a-key-of-the-tests';
 const WAIT_MS = 20_000;
 
@@ -92,6 +93,19 @@ export class Programs {
       return (await fetch(`http://127.0.0.1:${admin}/readyz`).catch(() => null))?.status === 200;
     });
     return Object.assign(running, { port, admin, ports: [port, admin], file });
+  }
+
+  /** A Redis of its own, on a port of the loopback, with a password. */
+  async redis() {
+    const [port] = await freePorts(1);
+    const home = join(this.scratch, `redis-${port}`);
+    mkdirSync(home);
+    const running = this.start('redis', REDIS, ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', home, '--save', '', '--requirepass', KEY]);
+    await until('Redis listens', () => {
+      assert.equal(running.how, undefined, `${REDIS} ended; get it with tools/need redis-server: ${running.errors}`);
+      return running.said.includes('Ready to accept connections');
+    });
+    return Object.assign(running, { port, engine: `[engine]\nkind = "redis"\nurl = "redis://:${KEY}@127.0.0.1:${port}"\n` });
   }
 
   /** HAProxy with deploy/haproxy.cfg; the first node for both names where there is one. */

@@ -5,6 +5,7 @@
 //
 // FANFARE_BIN_DIR  where fanfare and fanfare-load are   (default ../../target/debug)
 // HAPROXY, NGINX   the programs                         (default /usr/sbin/…)
+// REDIS_SERVER     Redis                                (default redis-server)
 // PROXY_LONG=1     tries idle connections with the timeouts as they are, too: 100 s
 
 import assert from 'node:assert/strict';
@@ -275,6 +276,35 @@ through('haproxy: two nodes are restarted in turn under load: every gap is annou
   const sent_away = closes.reduce((sum, { count }) => sum + count, 0);
   assert.deepEqual([returning.returns, returning.gaps], [sent_away, sent_away], 'another node does not know what was missed, and says so');
   assert.ok(published > 2_000, `${published} published`);
+});
+
+through('haproxy: two nodes that share an engine are restarted in turn under load: nothing is missing, nothing comes twice', async () => {
+  const redis = await programs.redis();
+  const config = `${DRAIN}\n${HISTORY}\n${redis.engine}`.replace('grace_ms = 1500', 'grace_ms = 600').replace('window_ms = 1500', 'window_ms = 1000');
+  const nodes = await Promise.all(['node1', 'node2'].map((name) => programs.gateway(name, { config })));
+  const haproxy = await programs.haproxy(nodes, { replacements: QUICK_CHECKS });
+  const { running, report } = await load(haproxy, haproxy.publishers, 11, 200);
+  await until('the load is there', async () => await metric(nodes[0], 'fanfare_connections') + await metric(nodes[1], 'fanfare_connections') === 200);
+  for (const [index, server] of ['node1', 'node2'].entries()) {
+    await until(`${server} delivers`, async () => await metric(nodes[index], 'fanfare_delivered_total') > 0);
+    nodes[index].child.kill('SIGTERM');
+    assert.equal(await nodes[index].ended, 0);
+    nodes[index] = await programs.gateway(`${server} again`, { config, ports: nodes[index].ports });
+    await haproxySees(haproxy, server, 'UP');
+  }
+  assert.equal(running.how, undefined, 'the restarts were under load');
+  const { audit, returning, closes, published } = await report();
+  assert.ok(closes.every(({ code }) => code === 1012), JSON.stringify(closes));
+  assert.deepEqual([audit.missing, audit.duplicate, audit.out_of_order, returning.refused, returning.stayed_away], [0, 0, 0, 0, 0]);
+  assert.deepEqual([returning.gaps, returning.in_gaps], [0, 0], 'whatever was missed is told on the other node');
+  const sent_away = closes.reduce((sum, { count }) => sum + count, 0);
+  assert.deepEqual([returning.returns, returning.recovered], [sent_away, sent_away]);
+  assert.equal(audit.delivered, published * 10, 'each to each of its room');
+  assert.ok(published > 2_000, `${published} published`);
+  for (const node of nodes) {
+    assert.equal(await metric(node, 'fanfare_engine_connected'), 1);
+    assert.ok(!node.errors.includes(KEY), 'the password is in no log');
+  }
 });
 
 through('haproxy: when the proxy itself is replaced, everybody comes back and nothing is missing', async () => {
