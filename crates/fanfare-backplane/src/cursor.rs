@@ -69,7 +69,10 @@ impl Cursor {
             (Some(found), Some(mark)) if found != mark => Resume::LostEnd,
             (Some(_), _) => Resume::On,
             (None, _) if last.number == self.place.number => Resume::On,
-            (None, _) if first.is_some_and(|first| self.follows(first) == Follows::Next) => Resume::On,
+            // It reaches back to where the cursor is, or to what follows that.
+            (None, _) if first.is_some_and(|first| matches!(self.follows(first), Follows::Next | Follows::Nothing)) => {
+                Resume::On
+            }
             (None, _) => Resume::Anew,
         }
     }
@@ -119,6 +122,13 @@ mod tests {
         assert_eq!(resumes(9, None, Some(3)), Resume::LostEnd);
         assert_eq!(resumes(99, Some((2, 7)), Some(3)), Resume::LostEnd, "the end was lost and has grown again");
         assert_eq!(cursor().resumes(Place { epoch: 6, number: 99 }, None, None), Resume::Anew);
+        let begun = Cursor { place: place(0), mark: None };
+        assert_eq!(
+            begun.resumes(place(8), None, Some(place(0))),
+            Resume::On,
+            "nothing was read yet, and all of it is there"
+        );
+        assert_eq!(begun.resumes(place(8), None, Some(place(2))), Resume::Anew);
         let unmarked = Cursor { mark: None, ..cursor() };
         assert_eq!(unmarked.resumes(place(10), same, None), Resume::On);
     }

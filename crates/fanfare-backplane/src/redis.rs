@@ -260,7 +260,11 @@ impl Follower {
     async fn take_place(&mut self, redis: &mut MultiplexedConnection) -> Result<Cursor, Broken> {
         let mut last = self.begin(redis, "").await?;
         if let Some(cursor) = self.cursor {
-            let marked = range(redis, &self.keys.log, &cursor.place.to_string()).await?;
+            // The entry of number 0 says nothing.
+            let marked = match cursor.place.number {
+                0 => None,
+                _ => range(redis, &self.keys.log, &cursor.place.to_string()).await?,
+            };
             let marked = marked.and_then(|found| found.into_entry().map(|entry| (entry.node, entry.number)));
             let first = range(redis, &self.keys.log, "-").await?.map(|found| found.place);
             match cursor.resumes(last, marked, first) {

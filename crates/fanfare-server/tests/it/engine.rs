@@ -2,7 +2,7 @@
 
 pub(crate) mod redis;
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
 
 use serde_json::{Value, json};
 
@@ -396,45 +396,41 @@ async fn who_missed_part_of_the_log_says_so() {
 
 #[tokio::test]
 async fn each_is_published_exactly_once_however_often_the_connection_breaks() {
-    const COUNT: usize = 400;
+    const BREAKS: usize = 10;
     let redis = Redis::start().await;
     let wire = Wire::to(&redis);
     let one = node(&over(&wire.socket(), "")).await;
     let other = node(&over(&redis.socket(), "")).await;
     let (mut reader, _) = subscriber(&other, "lobby", None).await;
     let (mut publisher, _) = subscriber(&one, "room", None).await;
+    let is_over = Cell::new(false);
     let breaking = async {
-        for n in 0..20 {
-            let before = one.metric("fanfare_engine_appended_total").await;
-            wait_until("more to be under way", async || {
-                n > 0 && one.metric("fanfare_engine_posts_waiting").await == 0.0
-                    || one.metric("fanfare_engine_appended_total").await > before
-            })
-            .await;
+        for n in 1..=BREAKS {
+            wait_until("a connection", async || one.metric("fanfare_engine_connected").await == 1.0).await;
             wire.drop_calls().await;
+            wait_until("its end", async || one.metric("fanfare_engine_failures_total").await >= n as f64).await;
         }
+        is_over.set(true);
     };
     let publishing = async {
         let mut offsets = Vec::new();
-        for n in 0..COUNT {
-            publisher.say(json!({"name": "publish", "room": "lobby", "message": n, "id": n})).await;
-            if n % 8 == 7 {
-                for _ in 0..8 {
-                    offsets.push(publisher.event("ack").await["offset"].as_u64().expect("a number"));
-                }
+        while !is_over.get() {
+            for n in offsets.len()..offsets.len() + 8 {
+                publisher.say(json!({"name": "publish", "room": "lobby", "message": n, "id": n})).await;
+            }
+            for _ in 0..8 {
+                offsets.push(publisher.event("ack").await["offset"].as_u64().expect("a number"));
             }
         }
         offsets
     };
     let (offsets, ()) = tokio::join!(publishing, breaking);
-    assert_eq!(offsets, (1..=COUNT as u64).collect::<Vec<_>>());
-    let told = messages(&mut reader, COUNT).await;
-    assert_eq!(told, (0..COUNT).map(|n| (n as u64 + 1, json!(n))).collect::<Vec<_>>());
+    let count = offsets.len();
+    assert_eq!(offsets, (1..=count as u64).collect::<Vec<_>>());
+    let told = messages(&mut reader, count).await;
+    assert_eq!(told, (0..count).map(|n| (n as u64 + 1, json!(n))).collect::<Vec<_>>());
     reader.expect_nothing().await;
-    assert!(one.metric("fanfare_engine_failures_total").await >= 5.0, "it was broken");
     assert_eq!(one.metric("fanfare_engine_restarts_total").await, 0.0);
-    let said: BTreeSet<_> = offsets.into_iter().collect();
-    assert_eq!(said.len(), COUNT);
 }
 
 #[tokio::test]
