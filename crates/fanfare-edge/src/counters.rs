@@ -54,6 +54,24 @@ pub(crate) enum Handshake {
     Refused = 5,
 }
 
+/// A count for each reason in the order of [`CloseReason::LABELS`].
+#[derive(Debug)]
+pub struct ByReason([AtomicU64; CloseReason::LABELS.len()]);
+
+impl Default for ByReason {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl std::ops::Deref for ByReason {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        &self.0
+    }
+}
+
 /// Totals since start, but for gauges.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -62,7 +80,7 @@ pub struct Counters {
     /// Handshakes by result, in the order of [`HANDSHAKE_RESULTS`].
     pub handshakes: [AtomicU64; HANDSHAKE_RESULTS.len()],
     /// Closed connections by reason, in the order of [`CloseReason::LABELS`].
-    pub closes: [AtomicU64; CloseReason::LABELS.len()],
+    pub closes: ByReason,
     /// Tokens that were checked: those that hold, then those that do not, in the order of [`TokenError::ALL`].
     pub tokens: [AtomicU64; 1 + TokenError::ALL.len()],
     /// Messages received from clients.

@@ -51,7 +51,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 4_096;
 /// When the listener cannot be registered with the runtime.
 pub async fn serve_admin(hub: Arc<Hub>, bound: Bound, stop: impl Future<Output = ()>) -> std::io::Result<()> {
     let mut acceptor = Some(bound.into_tokio()?);
-    let limits = GateLimits { connections_max: ADMIN_CONNECTIONS_MAX, per_ip_max: 0, observes: false };
+    let connections_max = ADMIN_CONNECTIONS_MAX;
+    let limits = GateLimits { connections_max, per_ip_max: 0, per_ip_per_second_max: 0, observes: false };
     let gate = Gate::new(limits, Arc::default());
     canary::watch(&hub);
     let ending = Ending::new();
@@ -79,7 +80,7 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound, stop: impl Future<Output =
                 continue;
             }
         };
-        match gate.enter(None) {
+        match gate.enter(None, hub.now()) {
             Ok(permit) => drop(tokio::task::spawn_local(serve_operator(hub.clone(), stream, permit, ending.told()))),
             Err(refused) => drop(tokio::task::spawn_local(refuse(stream, refused.problem()))),
         }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
 use fanfare_fanout::{Budget, Intake, LaneId, ShardStats};
-use fanfare_guard::{Filter, Identity, NamespacePolicy, Ruling};
-use fanfare_protocol::{CloseReason, HistoryPage, Past, PayloadRef, RoomName};
-use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomOptions, Users};
+use fanfare_guard::{Filter, NamespacePolicy, Ruling};
+use fanfare_protocol::{CloseReason, HistoryPage, Past, PayloadRef, Rate, RoomName};
+use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomBounds, RoomOptions, Users};
 use tokio::sync::oneshot;
 
 use tokio::sync::Notify;
@@ -23,11 +23,11 @@ use crate::idempotency::Idempotency;
 use crate::ledger::{Closed, Ledger};
 use crate::listener::{Peer, Shared};
 use crate::moderation::{HeldOutcome, HeldPublication};
-use crate::observed::Limit;
-use crate::people::user_rules;
+use crate::observed::{BeyondLimits, Limit};
+use crate::people::{Known, user_rules};
 use crate::reload::Reloads;
 use crate::shard::Order;
-use crate::{Counters, Drain, HeldQueue, ModerationStats, RevocationList, Settings, WouldReject};
+use crate::{Counters, Drain, HeldQueue, ModerationStats, OBSERVED_LIMITS, RevocationList, Settings};
 
 /// So long a shard may take to answer who asks it. One that has ended, at the end of a drain, never does.
 pub(crate) const SHARD_ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub struct Hub {
     registry: Registry<Order>,
     /// Where publications are posted, if their order is not made here.
     engine: Option<Arc<Engine>>,
-    users: Users<Identity>,
+    users: Users<Known>,
     /// Makes the numbers of guests; begins anywhere.
     pub(crate) guests: AtomicU64,
     budget: Arc<Budget>,
@@ -61,7 +61,7 @@ pub struct Hub {
     counters: Counters,
     ledger: Ledger,
     idempotency: Arc<Idempotency>,
-    would_reject: Arc<WouldReject>,
+    beyond: Arc<BeyondLimits>,
     moderation_stats: ModerationStats,
     held: HeldQueue,
     revocations: RevocationList,
@@ -85,15 +85,15 @@ impl Hub {
         epoch_seed: u64,
         metrics: MetricsPage,
     ) -> Self {
-        let would_reject = Arc::<WouldReject>::default();
+        let beyond = Arc::<BeyondLimits>::default();
         let shards = intakes.len();
         let budget = Arc::new(Budget::new(settings.outbox_total_bytes_max));
         Self {
-            gate: Gate::before(settings.gate_limits(), would_reject.clone(), budget.clone()),
+            gate: Gate::before(settings.gate_limits(), beyond.clone(), budget.clone()),
             budget,
             shard_stats: intakes.iter().map(|_| Arc::default()).collect(),
             handshakes: intakes.iter().map(|_| AtomicUsize::new(0)).collect(),
-            would_reject,
+            beyond,
             registry: Registry::new(intakes, settings.registry, epoch_seed),
             engine: settings.engine.map(|engine| Arc::new(Engine::new(engine, epoch_seed.rotate_left(16)))),
             users: Users::new(user_rules(&settings)),
@@ -233,7 +233,7 @@ impl Hub {
 
     /// Who is here.
     #[must_use]
-    pub fn users(&self) -> &Users<Identity> {
+    pub fn users(&self) -> &Users<Known> {
         &self.users
     }
 
@@ -255,19 +255,21 @@ impl Hub {
         &self.counters
     }
 
-    /// What was let pass where limits are only counted.
+    /// What was refused since the start because it was beyond a limit, and what was let pass because limits are only observed; each in the
+    /// order of [`OBSERVED_LIMITS`].
     #[must_use]
-    pub fn would_reject(&self) -> &WouldReject {
-        &self.would_reject
+    pub fn beyond_limits(&self) -> [[u64; OBSERVED_LIMITS.len()]; 2] {
+        self.beyond.totals(self.registry.stats())
     }
 
-    /// Whether what is beyond `limit` is let pass: only where limits are observed, and counted then.
+    /// One more was beyond `limit`, and was let pass or refused.
+    pub(crate) fn count_beyond(&self, limit: Limit, is_let_pass: bool) {
+        self.beyond.count(limit, is_let_pass);
+    }
+
+    /// Whether what is beyond `limit` is let pass: only where limits are observed. Counted either way.
     pub(crate) fn lets_pass(&self, limit: Limit) -> bool {
-        let observes = self.settings().observes;
-        if observes {
-            self.would_reject.count(limit);
-        }
-        observes
+        self.beyond.count(limit, self.settings().observes)
     }
 
     /// Keys of publications that may be sent again.
@@ -455,6 +457,10 @@ impl Hub {
                 age_max: Duration::from_millis(policy.history_ms),
             },
             last_value: policy.last_value,
+            bounds: RoomBounds {
+                subscribers_max: policy.subscribers_max,
+                rate: Rate::per_second(policy.messages_per_second_max),
+            },
         }
     }
 

@@ -54,7 +54,7 @@ mod upgrade;
 
 pub use address::Address;
 pub use canary::Canary;
-pub use counters::{Compressed, Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
+pub use counters::{ByReason, Compressed, Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
 pub use drain::{Drain, DrainPlan};
 pub use engine::EngineSettings;
 pub use forwarded::ForwardedHeader;
@@ -62,7 +62,8 @@ pub use hub::{Hub, MetricsPage, MetricsText};
 pub use key_source::KeySource;
 pub use listener::{Bound, FileMode, Listeners, Spare};
 pub use moderation::{HELD_OUTCOMES, HeldQueue, MODERATION_ACTIONS, ModerationStats};
-pub use observed::{OBSERVED_LIMITS, WouldReject};
+pub use observed::OBSERVED_LIMITS;
+pub use people::Known;
 pub use reload::{ConfigReader, ConfigVersion, Reloaded, Reloads, Reread};
 pub use revoked::RevocationList;
 pub use settings::{

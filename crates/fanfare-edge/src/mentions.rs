@@ -8,6 +8,7 @@ use fanfare_registry::{Letter, Mentioned, Ring};
 
 use crate::direct::told_frame;
 use crate::hub::Hub;
+use crate::people::Known;
 
 /// Mentions looked at in one message.
 const MENTIONS_MAX: usize = 16;
@@ -45,7 +46,7 @@ impl Hub {
                     at: now,
                     ring,
                 });
-                let may = |who: &fanfare_guard::Identity| policy.may_subscribe(who, room) == Verdict::Allow;
+                let may = |who: &Known| policy.may_subscribe(&who.identity, room) == Verdict::Allow;
                 match self.users().mention(name, letter, may, now) {
                     Mentioned::Unknown => {}
                     Mentioned::Here | Mentioned::Kept | Mentioned::Refused => {

@@ -1,16 +1,22 @@
-//! Limits that are only counted: what each would have refused if it held.
+//! Limits that can be observed, and what was beyond each: refused where it holds, let pass and counted where it is only observed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use fanfare_registry::RegistryStats;
 use tracing::debug;
 
-/// Labels of [`WouldReject`]: the limits that can be observed, each by its key under `limits`.
-pub const OBSERVED_LIMITS: [&str; 5] = [
+/// Labels of [`BeyondLimits`]: the limits that can be observed, each by its key under `limits`, or in a namespace.
+pub const OBSERVED_LIMITS: [&str; 10] = [
     "connections_max",
     "connections_per_ip_max",
     "rooms_max",
     "subscriptions_per_connection_max",
     "messages_per_second_max",
+    "handshakes_per_second_per_ip_max",
+    "connections_per_user_max",
+    "messages_per_second_per_user_max",
+    "namespaces.subscribers_max",
+    "namespaces.messages_per_second_max",
 ];
 
 /// A limit that can be observed. Those that bound what one stranger may make the node keep in memory always hold.
@@ -18,30 +24,47 @@ pub const OBSERVED_LIMITS: [&str; 5] = [
 pub(crate) enum Limit {
     Connections = 0,
     ConnectionsPerIp = 1,
-    /// Counted by the registry.
+    /// Counted by the registry, as what rooms take on.
     Rooms = 2,
     Subscriptions = 3,
     MessagesPerSecond = 4,
+    HandshakesPerIp = 5,
+    ConnectionsPerUser = 6,
+    MessagesPerUser = 7,
+    Subscribers = 8,
+    Publications = 9,
 }
 
-/// Counts of what was let pass although it was beyond a limit. Zero for ever where limits hold.
+/// Counts of what was beyond a limit, each in the order of [`OBSERVED_LIMITS`].
 #[derive(Debug, Default)]
-pub struct WouldReject {
-    counts: [AtomicU64; OBSERVED_LIMITS.len()],
+pub(crate) struct BeyondLimits {
+    refused: [AtomicU64; OBSERVED_LIMITS.len()],
+    let_pass: [AtomicU64; OBSERVED_LIMITS.len()],
 }
 
-impl WouldReject {
-    /// One more was let pass.
-    pub(crate) fn count(&self, limit: Limit) {
-        self.counts[limit as usize].fetch_add(1, Ordering::Relaxed);
-        debug!(limit = OBSERVED_LIMITS[limit as usize], "would be refused if limits held");
+impl BeyondLimits {
+    /// One more was beyond the limit, which is only observed or holds. Says whether it is let pass.
+    pub(crate) fn count(&self, limit: Limit, observes: bool) -> bool {
+        let counts = if observes { &self.let_pass } else { &self.refused };
+        counts[limit as usize].fetch_add(1, Ordering::Relaxed);
+        debug!(limit = OBSERVED_LIMITS[limit as usize], observes, "beyond a limit");
+        observes
     }
 
-    /// Totals since start in the order of [`OBSERVED_LIMITS`]; `rooms` is what the registry has let pass.
-    #[must_use]
-    pub fn totals(&self, rooms: u64) -> [u64; OBSERVED_LIMITS.len()] {
-        let mut totals = std::array::from_fn(|limit| self.counts[limit].load(Ordering::Relaxed));
-        totals[Limit::Rooms as usize] += rooms;
+    /// What was refused since the start, and what was let pass.
+    pub(crate) fn totals(&self, rooms: &RegistryStats) -> [[u64; OBSERVED_LIMITS.len()]; 2] {
+        let mut totals = [&self.refused, &self.let_pass]
+            .map(|counts| std::array::from_fn(|limit| counts[limit].load(Ordering::Relaxed)));
+        for (limit, beyond) in [
+            (Limit::Rooms, &rooms.beyond_rooms),
+            (Limit::Subscribers, &rooms.beyond_subscribers),
+            (Limit::Publications, &rooms.beyond_rate),
+        ] {
+            let counted: [u64; 2] = beyond.totals();
+            for (total, counted) in totals.iter_mut().zip(counted) {
+                total[limit as usize] += counted;
+            }
+        }
         totals
     }
 }
@@ -58,6 +81,11 @@ mod tests {
             (Limit::Rooms, "rooms_max"),
             (Limit::Subscriptions, "subscriptions_per_connection_max"),
             (Limit::MessagesPerSecond, "messages_per_second_max"),
+            (Limit::HandshakesPerIp, "handshakes_per_second_per_ip_max"),
+            (Limit::ConnectionsPerUser, "connections_per_user_max"),
+            (Limit::MessagesPerUser, "messages_per_second_per_user_max"),
+            (Limit::Subscribers, "namespaces.subscribers_max"),
+            (Limit::Publications, "namespaces.messages_per_second_max"),
         ] {
             assert_eq!(OBSERVED_LIMITS[limit as usize], label);
         }

@@ -1,8 +1,10 @@
 //! What the hub does for users: guests' numbers and tokens.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fanfare_guard::{Identity, SharedBucket};
 use fanfare_protocol::{CloseReason, UserName};
 use fanfare_registry::{Item, Owner, Place, Places, UserRules};
 use tokio::sync::oneshot;
@@ -11,10 +13,36 @@ use crate::Settings;
 use crate::hub::{Hub, SHARD_ANSWER_MAX};
 use crate::shard::Order;
 
+/// A user's bucket is full again so long after he has said his last, whatever his rate: it holds one second's worth.
+const BUCKET_FULL: Duration = Duration::from_secs(1);
+
+/// What is known of a user besides his name.
+#[derive(Debug)]
+pub struct Known {
+    /// As he was last seen.
+    pub(crate) identity: Identity,
+    /// What all his connections take from, where that is bounded.
+    bucket: Option<Arc<SharedBucket>>,
+}
+
+impl Known {
+    /// Somebody of whom `former` was known before, if anything.
+    pub(crate) fn now(identity: Identity, former: Option<Self>) -> Self {
+        Self { identity, bucket: former.and_then(|former| former.bucket) }
+    }
+
+    /// What all his connections take from.
+    pub(crate) fn bucket(&mut self) -> Arc<SharedBucket> {
+        self.bucket.get_or_insert_default().clone()
+    }
+}
+
 /// What holds for all users.
 pub(crate) fn user_rules(settings: &Settings) -> UserRules {
     UserRules {
         grace: settings.presence_debounce,
+        // Who comes back at once must not find it full.
+        known: BUCKET_FULL,
         // Where there are tokens a name that was never here may be that of one: no guest gets what waits for it.
         unseen: (!settings.tokens.is_empty() || settings.key_source.is_some()).then_some(Owner::Token),
         inboxes: settings.inboxes,

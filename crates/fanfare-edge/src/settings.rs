@@ -94,6 +94,10 @@ pub struct Settings {
     pub connections_max: usize,
     /// The same per client address; 0: no bound. Beyond: 429.
     pub connections_per_ip_max: usize,
+    /// Sockets a second from one client address; 0: no bound. Beyond: 429.
+    pub handshakes_per_second_per_ip_max: u32,
+    /// Connections of one user at the same time; 0: no bound. Beyond: close 4429.
+    pub connections_per_user_max: usize,
     /// Time a request's head may take.
     pub handshake: Duration,
     /// Size of a request's head, bytes. Beyond: 431.
@@ -102,6 +106,8 @@ pub struct Settings {
     pub headers_max: usize,
     /// Messages a second from one connection; 0: no bound. Beyond: close 4429.
     pub messages_per_second_max: u32,
+    /// Messages a second of one user, from all his connections; 0: no bound. Beyond: close 4429.
+    pub messages_per_second_per_user_max: u32,
     /// Rooms of one connection. Beyond: refused.
     pub subscriptions_per_connection_max: usize,
     /// The limits of [`OBSERVED_LIMITS`](crate::OBSERVED_LIMITS) do not hold: what is beyond is let pass and counted.
@@ -157,12 +163,15 @@ impl Settings {
             registry: RegistryLimits { rooms_max: new.registry.rooms_max, ..self.registry },
             connections_max: new.connections_max,
             connections_per_ip_max: new.connections_per_ip_max,
+            handshakes_per_second_per_ip_max: new.handshakes_per_second_per_ip_max,
+            connections_per_user_max: new.connections_per_user_max,
             handshake: new.handshake,
             proxy: new.proxy.clone(),
             tls: new.tls.clone(),
             header_bytes_max: new.header_bytes_max,
             headers_max: new.headers_max,
             messages_per_second_max: new.messages_per_second_max,
+            messages_per_second_per_user_max: new.messages_per_second_per_user_max,
             subscriptions_per_connection_max: new.subscriptions_per_connection_max,
             observes: new.observes,
             echo: new.echo,
@@ -176,7 +185,8 @@ impl Settings {
     /// What the gate holds.
     pub(crate) fn gate_limits(&self) -> GateLimits {
         let Self { connections_max, connections_per_ip_max: per_ip_max, observes, .. } = *self;
-        GateLimits { connections_max, per_ip_max, observes }
+        let per_ip_per_second_max = self.handshakes_per_second_per_ip_max;
+        GateLimits { connections_max, per_ip_max, per_ip_per_second_max, observes }
     }
 }
 

@@ -65,7 +65,7 @@ impl Source {
                 Ok(())
             }
             Self::Proxy(_) => match proxy.header.read(headers, &proxy.trusted) {
-                Told::Client(address) => permit.count(address),
+                Told::Client(address) => permit.count(address, hub.now()),
                 Told::Trusted(address) => {
                     permit.tell(Some(address));
                     Ok(())

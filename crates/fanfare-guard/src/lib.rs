@@ -8,7 +8,7 @@
 //! - [`TokenKeys`] says whether a token holds and what it grants, and mints tokens.
 //! - [`Revocations`] remembers which were taken back before their time.
 //! - [`GuestKey`] brings a guest who chose a name back as the same user.
-//! - [`Bucket`] says whether a connection is within its rate.
+//! - [`Bucket`] says whether a connection is within its rate, [`SharedBucket`] the same of a user, and [`Buckets`] of many whom nobody knows.
 //! - [`Moderation`] looks at what a message says and gives a [`Ruling`].
 //!
 //! What it deliberately does not know: connections, rooms that exist, and how a refusal is told to a client.
@@ -24,7 +24,7 @@ pub mod words;
 pub use guest::GuestKey;
 pub use origin::{OriginError, OriginPolicy};
 pub use policy::{Identity, NamespacePolicy, Namespaces, Right, SlowPolicy, UnknownRight, Verdict, may_send};
-pub use rate::Bucket;
+pub use rate::{Bucket, Buckets, SharedBucket};
 pub use revocation::{Revocation, Revocations, RevocationsFull, Revoked, TOKEN_ID_BYTES_MAX, TokenMark};
 pub use token::{
     Claims, Explanation, Grant, KEY_SET_BYTES_MAX, KeyError, KeySet, KeySetError, NumericDate, Published, RoomRight,

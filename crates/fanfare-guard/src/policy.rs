@@ -115,6 +115,10 @@ pub struct NamespacePolicy {
     pub client_close: bool,
     /// What is done about messages that moderation finds fault with, whoever publishes them.
     pub filter: Filter,
+    /// Subscribers of a room at the same time; 0: no bound.
+    pub subscribers_max: u32,
+    /// Publications a second in a room, whoever publishes them; 0: no bound.
+    pub messages_per_second_max: u32,
 }
 
 impl NamespacePolicy {

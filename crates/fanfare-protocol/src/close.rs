@@ -81,6 +81,17 @@ pub enum CloseReason {
     NameTaken,
     /// More messages than the rate allows.
     TooFast,
+    /// More messages of its user, over all his connections, than the rate allows.
+    UserTooFast,
+    /// A message for a room that took no more in that second, in a dialect that has no word for that.
+    RoomTooFast,
+    /// Its user has as many connections as he may have.
+    TooManyConnections {
+        /// So many.
+        max: usize,
+    },
+    /// Its room has as many subscribers as it may have.
+    RoomFull,
     /// A message that moderation refused, in a dialect that has no word for that.
     Rejected,
     /// The log that this node shares with others cannot be reached, or has not been read yet.
@@ -93,7 +104,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 29] = [
+    pub const LABELS: [&'static str; 33] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -123,6 +134,10 @@ impl CloseReason {
         "token_keys_unavailable",
         "engine_away",
         "engine_lost",
+        "user_too_fast",
+        "room_too_fast",
+        "too_many_connections",
+        "room_full",
     ];
 
     /// What each reason means for whoever operates the node and what to do next, in the order of [`Self::LABELS`].
@@ -156,6 +171,10 @@ impl CloseReason {
         "The key set of auth.jwks_url or auth.jwks_file could not be had when the client came; the log says why. It comes back by itself.",
         "The engine was away, or this node had not read its log yet. See fanfare_engine_connected and docs/engine.md.",
         "This node missed part of the engine's log: it was away for longer than engine.log_entries_max lasts, or the engine lost data. See docs/engine.md.",
+        "The user sent more than limits.messages_per_second_per_user_max over all connections. Slow the client down, or raise the limit.",
+        "The room was told more than messages_per_second_max of its namespace, by a client whose dialect has no word for that. Publish less, or raise the limit.",
+        "The user had limits.connections_per_user_max connections already; the newest one is closed. Look for a client that reconnects without closing, or raise the limit.",
+        "The room had subscribers_max subscribers of its namespace already. The client comes back by itself; raise the limit if the room may be larger.",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -191,6 +210,10 @@ impl CloseReason {
             Self::TokenKeysUnavailable => 26,
             Self::EngineAway => 27,
             Self::EngineLost => 28,
+            Self::UserTooFast => 29,
+            Self::RoomTooFast => 30,
+            Self::TooManyConnections { .. } => 31,
+            Self::RoomFull => 32,
         }
     }
 
@@ -217,9 +240,10 @@ impl CloseReason {
             Self::NameTaken => 4409,
             Self::RoomClosed => 4410,
             Self::Kicked => 4420,
-            Self::TooFast => 4429,
+            Self::TooFast | Self::UserTooFast | Self::RoomTooFast | Self::TooManyConnections { .. } => 4429,
             Self::Overloaded | Self::TokenKeysUnavailable | Self::EngineAway => 4500,
             Self::EngineLost => 4503,
+            Self::RoomFull => 4505,
             Self::PongTimeout { .. } => 4504,
             Self::SlowConsumer { .. } | Self::SlowConsumerResumable { .. } | Self::WriteTimeout { .. } => 4508,
         })
@@ -246,6 +270,7 @@ impl CloseReason {
                 | Self::Rejected
                 | Self::EngineAway
                 | Self::EngineLost
+                | Self::RoomTooFast
         )
     }
 
@@ -281,6 +306,10 @@ impl CloseReason {
                 format!("write blocked: queued {bytes} bytes, {messages} messages").into()
             }
             Self::TooFast => "messages too fast, slow down".into(),
+            Self::UserTooFast => "messages of this user too fast, slow down".into(),
+            Self::RoomTooFast => "messages too fast for this room, slow down".into(),
+            Self::TooManyConnections { max } => format!("this user has {max} connections already").into(),
+            Self::RoomFull => "room full, come back later".into(),
             Self::Rejected => "message refused by moderation".into(),
             Self::EngineAway => "engine away, come back with back-off".into(),
             Self::EngineLost => "messages were missed here, come back".into(),
@@ -325,6 +354,10 @@ mod tests {
             CloseReason::TokenKeysUnavailable,
             CloseReason::EngineAway,
             CloseReason::EngineLost,
+            CloseReason::UserTooFast,
+            CloseReason::RoomTooFast,
+            CloseReason::TooManyConnections { max: usize::MAX },
+            CloseReason::RoomFull,
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

@@ -48,6 +48,10 @@ pub enum ErrorCode {
     TokenRefused,
     /// What several nodes share cannot be reached.
     EngineAway,
+    /// The room has as many subscribers as it may have.
+    RoomFull,
+    /// The room takes no more messages in this second.
+    TooFast,
 }
 
 impl ErrorCode {
@@ -66,6 +70,8 @@ impl ErrorCode {
             Self::Rejected => "rejected",
             Self::TokenRefused => "token_refused",
             Self::EngineAway => "engine_away",
+            Self::RoomFull => "room_full",
+            Self::TooFast => "too_fast",
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - [`wire`] is RFC 6455: an incremental [`wire::Decoder`] for what clients send, and functions that append server frames.
 //! - [`Session`] is one client's conversation: a decoded message goes in, one [`Action`] comes out.
 //! - [`RoomEvent`] and [`Event`] are what the gateway tells clients; a [`Variant`] turns them into wire-ready frames.
+//! - [`Rate`] says how often something may happen.
 //! - [`CloseReason`] names every way a connection can end: code, text and metric label in one table.
 //!
 //! What it deliberately does not know: who else is connected, which rooms exist, whether a command is allowed.
@@ -19,6 +20,7 @@ mod event;
 mod limits;
 mod name;
 mod payload;
+mod rate;
 mod session;
 pub mod wire;
 
@@ -30,4 +32,5 @@ pub use event::{Event, HistoryPage, Past, Position, Published, RoomEvent};
 pub use limits::{HeartbeatLimits, MessageLimits};
 pub use name::{NameError, RoomName, UserName};
 pub use payload::{Payload, PayloadRef};
+pub use rate::{Rate, nanos};
 pub use session::{Mode, Session};

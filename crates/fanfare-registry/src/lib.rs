@@ -17,6 +17,7 @@
 //!
 //! What this crate deliberately does not know: sockets, dialects, rights, time of day, tasks.
 
+mod bounds;
 mod directory;
 mod history;
 mod item;
@@ -32,6 +33,7 @@ mod room;
 mod sync;
 mod users;
 
+pub use bounds::Beyond;
 pub use history::{HistoryLimits, KEPT_OVERHEAD_BYTES, Kept, Missed, Page, PageQuery, Portion};
 pub use item::{Item, Said};
 pub use outgoing::{Outgoing, OutgoingFull, OutgoingLimits, Overdue};
@@ -39,8 +41,8 @@ pub use registry::{
     Absence, Draft, JoinError, Joined, PublishError, Receipted, Registry, RegistryLimits, RegistryStats, Stamped,
 };
 pub use relay::{Act, Applied, Entry, Post, RelayNode, RelayStats};
-pub use room::{Presence, Room, RoomInfo, RoomOptions};
+pub use room::{Presence, Room, RoomBounds, RoomInfo, RoomOptions};
 pub use users::{
-    Inbox, InboxLimits, InboxStats, LETTER_OVERHEAD_BYTES, Letter, Mentioned, NameTaken, Owner, Place, Places,
+    Came, Inbox, InboxLimits, InboxStats, LETTER_OVERHEAD_BYTES, Letter, Mentioned, NotLetIn, Owner, Place, Places,
     REMEMBERED_BYTES, Ring, Routed, UserRules, Users,
 };

@@ -15,11 +15,12 @@ use fanfare_fanout::{Delivery, Intake, LaneId, Overloaded, Receipt, RoomId};
 use fanfare_protocol::{Payload, Position, Published, RoomEvent, RoomName, UserName};
 use smallvec::SmallVec;
 
+use crate::bounds::Beyond;
 use crate::directory::Directory;
 use crate::history::{Missed, Portion};
 use crate::item::{Item, Said};
 use crate::keeping::Keeping;
-use crate::room::{Exit, Life, Room, RoomInfo, RoomOptions, State};
+use crate::room::{Exit, Life, Room, RoomBounds, RoomInfo, RoomOptions, State};
 use crate::sync::{Mutex, MutexGuard};
 
 /// Rooms that wait for a sweep at most; the next one brings the sweep forward.
@@ -31,7 +32,7 @@ pub struct RegistryLimits {
     /// Rooms at the same time. Beyond, the vacant room with a history that nobody has used for longest makes place; where there is
     /// none, joining and publishing to a new room are refused.
     pub rooms_max: usize,
-    /// What is beyond `rooms_max` is made all the same, and counted, when no other can make place.
+    /// What is beyond `rooms_max`, or beyond what a room takes on, is let pass all the same, and counted; rooms when no other can make place.
     pub observes: bool,
     /// Bytes of all histories together. Beyond, vacant rooms make place in the same way, then a room's own oldest messages.
     pub history_bytes_max: usize,
@@ -63,8 +64,12 @@ pub struct RegistryStats {
     pub evicted: AtomicU64,
     /// Publications that were not kept, or not for as long as their room would have, because of the bound on all histories.
     pub cut: AtomicU64,
-    /// Rooms made beyond the bound, because it is only observed.
-    pub would_reject: AtomicU64,
+    /// Rooms that were one too many.
+    pub beyond_rooms: Beyond,
+    /// Subscribers that were one too many for their room.
+    pub beyond_subscribers: Beyond,
+    /// Publications that came too fast for their room.
+    pub beyond_rate: Beyond,
     /// Members that came back and were given all they had missed.
     pub recovered: AtomicU64,
     /// Members that came back and had missed what was not kept any more.
@@ -104,6 +109,9 @@ pub enum JoinError {
     /// The node has as many rooms as it may have.
     #[error("this node has as many rooms as it may have")]
     RoomsMax,
+    /// The room has as many subscribers as it may have.
+    #[error("this room has as many subscribers as it may have")]
+    SubscribersMax,
 }
 
 /// A publication that has not been accepted yet.
@@ -138,6 +146,9 @@ pub enum PublishError {
     /// A shard with members of the room is over its bound.
     #[error("this node cannot take more publications now; try again")]
     Overloaded,
+    /// The room is told more than it may be in this time.
+    #[error("this room takes no more messages in this second; try again later")]
+    TooFast,
 }
 
 /// The rooms of this node. Shared by all shards and the API.
@@ -180,7 +191,7 @@ impl<O> Registry<O> {
         }
     }
 
-    /// Another bound on rooms from here on, and whether it is only observed. Rooms beyond it stay.
+    /// Another bound on rooms from here on, and whether it and what rooms take on are only observed. Rooms beyond it stay.
     pub fn set_rooms_max(&self, rooms_max: usize, observes: bool) {
         self.rooms_max.store(rooms_max, Ordering::Relaxed);
         self.observes.store(observes, Ordering::Relaxed);
@@ -241,7 +252,7 @@ impl<O> Registry<O> {
     /// Takes a place in a room for a connection of `shard`, making the room if there is none.
     ///
     /// # Errors
-    /// [`JoinError`] when the room would be one too many.
+    /// [`JoinError`] when the room, or its subscriber, would be one too many.
     pub fn join(
         &self,
         name: &RoomName,
@@ -257,7 +268,7 @@ impl<O> Registry<O> {
     /// said.
     ///
     /// # Errors
-    /// [`JoinError`] when the room would be one too many.
+    /// [`JoinError`] when the room, or its subscriber, would be one too many.
     pub fn rejoin(
         &self,
         name: &RoomName,
@@ -268,6 +279,11 @@ impl<O> Registry<O> {
         now: Duration,
     ) -> Result<Joined, JoinError> {
         self.in_room(name, options, now, |room, mut state| {
+            let RoomBounds { subscribers_max, .. } = options.bounds;
+            let is_full = subscribers_max > 0 && state.occupancy >= subscribers_max.into();
+            if is_full && !self.lets_pass(&self.stats.beyond_subscribers) {
+                return Err(JoinError::SubscribersMax);
+            }
             let is_new_user = user.is_some_and(|user| room.options().join_leave && !state.members.contains_key(user));
             let mut woken = SmallVec::new();
             if is_new_user {
@@ -290,9 +306,9 @@ impl<O> Registry<O> {
                 let counter = if recovered { &self.stats.recovered } else { &self.stats.unrecovered };
                 counter.fetch_add(1, Ordering::Relaxed);
             }
-            joined
+            Ok(joined)
         })
-        .ok_or(JoinError::RoomsMax)
+        .ok_or(JoinError::RoomsMax)?
     }
 
     /// Gives a place in a room back. `says_so`: the others are told even where `join_leave` is off. A user who has other places there
@@ -362,8 +378,16 @@ impl<O> Registry<O> {
         if options.history.is_on() {
             self.make_place(name, draft.payload.len());
         }
-        self.in_room(name, options, now, |room, state| self.publish_locked(room, state, draft, now))
-            .ok_or(PublishError::RoomsMax)?
+        let rate = options.bounds.rate;
+        self.in_room(name, options, now, |room, state| {
+            // A room that was made for this has its whole burst: none is left behind by a refusal.
+            let full_at = rate.map_or(Some(0), |rate| rate.take(state.full_at, now, 1));
+            if full_at.is_none() && !self.lets_pass(&self.stats.beyond_rate) {
+                return Err(PublishError::TooFast);
+            }
+            self.publish_locked(room, state, draft, full_at, now)
+        })
+        .ok_or(PublishError::RoomsMax)?
     }
 
     fn publish_locked(
@@ -371,6 +395,7 @@ impl<O> Registry<O> {
         room: &Arc<Room>,
         mut state: MutexGuard<'_, State>,
         draft: Draft,
+        full_at: Option<u64>,
         now: Duration,
     ) -> Result<Receipted, PublishError> {
         let targets = audience(&state);
@@ -379,6 +404,7 @@ impl<O> Registry<O> {
             return Err(PublishError::Overloaded);
         }
         state.offset += 1;
+        state.full_at = full_at.unwrap_or(state.full_at);
         let receipt = draft.receipt.clone();
         let receipted = self.give_out(room, state, draft, &targets, true, (now, now));
         self.stats.published.fetch_add(1, Ordering::Relaxed);
@@ -514,16 +540,16 @@ impl<O> Registry<O> {
                 return room;
             }
             if !self.evict_idle(name) {
-                return self.observes.load(Ordering::Relaxed).then(|| self.room_beyond(name, options, now)).flatten();
+                let rooms_max = if self.lets_pass(&self.stats.beyond_rooms) { usize::MAX } else { return None };
+                return self.try_room(name, options, now, rooms_max);
             }
         }
     }
 
-    /// The same where the bound is only observed.
+    /// Counts what is beyond a bound. Says whether it is let pass.
     #[cold]
-    fn room_beyond(&self, name: &RoomName, options: RoomOptions, now: Duration) -> Option<Arc<Room>> {
-        self.stats.would_reject.fetch_add(1, Ordering::Relaxed);
-        self.try_room(name, options, now, usize::MAX)
+    fn lets_pass(&self, beyond: &Beyond) -> bool {
+        beyond.count(self.observes.load(Ordering::Relaxed))
     }
 
     fn try_room(&self, name: &RoomName, options: RoomOptions, now: Duration, rooms_max: usize) -> Option<Arc<Room>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_fanout::RoomId;
-use fanfare_protocol::{Position, RoomName, UserName};
+use fanfare_protocol::{Position, Rate, RoomName, UserName};
 use smallvec::SmallVec;
 
 use crate::history::{History, HistoryLimits};
@@ -27,6 +27,17 @@ pub struct RoomOptions {
     pub history: HistoryLimits,
     /// Who comes in is told the last that was said, if it is kept.
     pub last_value: bool,
+    /// How much it takes on. Not fixed: whoever enters or speaks brings the bounds that hold by then.
+    pub bounds: RoomBounds,
+}
+
+/// How much a room takes on. The default is as much as comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoomBounds {
+    /// Subscribers at the same time; 0: no bound.
+    pub subscribers_max: u32,
+    /// Publications; none: no bound.
+    pub rate: Option<Rate>,
 }
 
 /// A named place to publish and subscribe.
@@ -56,6 +67,8 @@ pub(crate) struct State {
     pub(crate) seq: u64,
     /// Number of the last publication.
     pub(crate) offset: u64,
+    /// When its rate would let a whole burst through again, nanoseconds on the registry's clock.
+    pub(crate) full_at: u64,
     /// Subscribers on each shard.
     pub(crate) audience: SmallVec<[u32; 4]>,
     /// Subscribers on all shards.
@@ -131,6 +144,7 @@ impl Room {
             life: Life::Vacant,
             seq: 0,
             offset: 0,
+            full_at: 0,
             audience: SmallVec::from_elem(0, shards),
             occupancy: 0,
             members: BTreeMap::new(),

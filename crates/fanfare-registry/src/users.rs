@@ -46,10 +46,26 @@ pub enum Owner {
     Guest(u64),
 }
 
-/// The name belongs to somebody else now.
+/// Why a connection does not come under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("name taken")]
-pub struct NameTaken;
+pub enum NotLetIn {
+    /// The name belongs to somebody else now.
+    #[error("name taken")]
+    NameTaken,
+    /// Its user has as many connections as he may have.
+    #[error("too many connections of this user")]
+    ConnectionsMax,
+}
+
+/// A connection that has come under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "those who went by the name have to go"]
+pub struct Came {
+    /// Connections of guests that went by it until now.
+    pub displaced: Places,
+    /// Connections of the user, this one included.
+    pub connections: usize,
+}
 
 /// Where a letter goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +118,8 @@ pub struct Users<W> {
 pub struct UserRules {
     /// A name stays its owner's for so long after his last connection left.
     pub grace: Duration,
+    /// And what is known of him is kept for so long at least.
+    pub known: Duration,
     /// Whose a name is to which something was sent before anybody came under it; `None`: whoever comes first.
     pub unseen: Option<Owner>,
     /// Bounds of inboxes.
@@ -155,18 +173,20 @@ impl<W> Users<W> {
         }
     }
 
-    /// A connection comes under this name. Who has a token has a right to it: guests that go by it then are returned, to be sent away.
+    /// A connection comes under this name, as one of at most `connections_max` of its user. Who has a token has a right to the name: guests
+    /// that go by it then are returned, to be sent away. `who` is told what was known of the same user.
     ///
     /// # Errors
-    /// [`NameTaken`] for a guest while the name is another's, and while something waits for its owner who has a token.
+    /// [`NotLetIn::NameTaken`] for a guest while the name is another's, and while something waits for its owner who has a token;
+    /// [`NotLetIn::ConnectionsMax`]. Nothing has changed then.
     pub fn come(
         &self,
         name: &UserName,
-        owner: Owner,
-        who: W,
+        (owner, who): (Owner, impl FnOnce(Option<W>) -> W),
         place: Place,
+        connections_max: usize,
         now: Duration,
-    ) -> Result<Places, NameTaken> {
+    ) -> Result<Came, NotLetIn> {
         let mut stripe = self.stripe(name.as_str()).lock();
         self.forget(&mut stripe, now, FORGOTTEN_AT_ONCE);
         let Stripe { users, due } = &mut *stripe;
@@ -175,22 +195,34 @@ impl<W> Users<W> {
         }
         let user = users.get_mut(name).expect("it is there now");
         if !self.may_take(user, owner, now) {
-            return Err(NameTaken);
+            return Err(NotLetIn::NameTaken);
+        }
+        let is_his = user.owner.is_none_or(|former| former == owner);
+        if is_his && user.places.len() >= connections_max {
+            return Err(NotLetIn::ConnectionsMax);
         }
         let mut displaced = Places::default();
-        if user.owner.is_some_and(|former| former != owner) {
+        if !is_his {
             displaced = std::mem::take(&mut user.places);
+            user.who = None;
             // It was for somebody else.
             self.let_go(user.inbox.take());
         }
         user.owner = Some(owner);
-        user.who = Some(who);
+        user.who = Some(who(user.who.take()));
         user.places.insert(place);
+        let connections = user.places.len();
         if std::mem::take(&mut user.is_remembered) {
             self.budget.release(REMEMBERED_BYTES);
         }
         schedule(due, name, &mut user.due, None);
-        Ok(displaced)
+        Ok(Came { displaced, connections })
+    }
+
+    /// Asks what is known of a user, or changes it.
+    pub fn know<R>(&self, name: &UserName, ask: impl FnOnce(&mut W) -> R) -> Option<R> {
+        let mut stripe = self.stripe(name.as_str()).lock();
+        stripe.users.get_mut(name).and_then(|user| user.who.as_mut()).map(ask)
     }
 
     fn may_take(&self, user: &User<W>, owner: Owner, now: Duration) -> bool {
@@ -368,9 +400,10 @@ impl<W> Users<W> {
 
     /// When there may be something to let go of a user who is away.
     fn next_look(&self, user: &User<W>) -> Duration {
-        let UserRules { grace, inboxes, .. } = self.rules;
+        let UserRules { grace, known, inboxes, .. } = self.rules;
         let oldest = user.inbox.as_ref().and_then(|inbox| inbox.oldest()).map(|at| at + inboxes.age_max);
-        let forgotten = user.left + if user.is_remembered { inboxes.age_max.max(grace) } else { grace };
+        let known = known.max(grace);
+        let forgotten = user.left + if user.is_remembered { inboxes.age_max.max(known) } else { known };
         oldest.unwrap_or(forgotten)
     }
 

@@ -128,10 +128,10 @@ impl Writer<'_> {
         self.labelled("handshakes", "WebSocket handshakes, by result", "result", &handshakes)?;
         self.counter("accept_errors", "Errors while accepting", counters.accept_errors.load(Ordering::Relaxed))?;
         self.counter("shed", "Sockets refused at the door", counters.shed.load(Ordering::Relaxed))?;
-        let would_reject = hub.would_reject().totals(rooms.would_reject.load(Ordering::Relaxed));
-        let would_reject: Vec<_> = OBSERVED_LIMITS.into_iter().zip(would_reject).collect();
+        let by_limit = hub.beyond_limits().map(|counts| OBSERVED_LIMITS.into_iter().zip(counts).collect::<Vec<_>>());
+        self.labelled("rejected", "Refused because it was beyond a limit", "limit", &by_limit[0])?;
         let help = "Let pass although beyond a limit, because limits.mode is observe";
-        self.labelled("would_reject", help, "limit", &would_reject)?;
+        self.labelled("would_reject", help, "limit", &by_limit[1])?;
         self.tls(hub)?;
         let via = counters.via.iter().map(|count| count.load(Ordering::Relaxed));
         let via: Vec<_> = VIA_PROXY.into_iter().zip(via).collect();

@@ -483,6 +483,7 @@ fn try_publish(
             let (status, code) = match error {
                 PublishError::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
                 PublishError::RoomsMax => (StatusCode::SERVICE_UNAVAILABLE, "rooms_max"),
+                PublishError::TooFast => (StatusCode::TOO_MANY_REQUESTS, "messages_per_second_max"),
             };
             Err(Problem::new(status, code, error.to_string()))
         }

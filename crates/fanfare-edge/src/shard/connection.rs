@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use fanfare_fanout::LaneId;
-use fanfare_guard::{Bucket, Identity};
+use fanfare_guard::Identity;
 use fanfare_protocol::{Session, UserName, wire::Decoder};
 
+use super::allowance::Allowance;
 use super::heartbeat::Heartbeat;
 use super::leaving::Tenths;
 use super::moment::Moment;
@@ -41,8 +42,8 @@ pub(super) struct Connection {
     pub(super) acks_owed: u32,
     /// When it last said something. What it is told is known by its rooms.
     pub(super) spoke: Tenths,
-    /// Messages it may still send, where that is bounded.
-    pub(super) rate: Option<Box<Bucket>>,
+    /// Messages it and its user may still send, where that is bounded.
+    pub(super) allowance: Option<Box<Allowance>>,
     /// Its place at the gate, and where its client is.
     pub(super) permit: Permit,
 }

@@ -142,7 +142,7 @@ impl ShardLoop {
             ProxyProtocol::Optional | ProxyProtocol::Off if settings.tls.is_some() => Awaits::Tls,
             ProxyProtocol::Optional | ProxyProtocol::Off => Awaits::Head,
         };
-        match self.hub.gate().enter(source.countable()) {
+        match self.hub.gate().enter(source.countable(), self.now) {
             Ok(permit) => _ = self.receive_newcomer(socket, permit, source, awaits),
             Err(refused) => self.shed(socket, refused),
         }
@@ -284,7 +284,7 @@ impl ShardLoop {
                 let newcomer = self.newcomers.get_mut(lane.index)?;
                 newcomer.awaits = Awaits::Head;
                 newcomer.source = newcomer.source.named(names, proxy);
-                match newcomer.source.countable().map_or(Ok(()), |client| newcomer.permit.count(client)) {
+                match newcomer.source.countable().map_or(Ok(()), |client| newcomer.permit.count(client, self.now)) {
                     Ok(()) => return Some(length),
                     Err(refused) => {
                         hub.counters().shed.fetch_add(1, Ordering::Relaxed);

@@ -5,6 +5,7 @@
 //! of members; 6. see to deadlines. Between turns the runtime serves its tasks: HTTP.
 
 mod again;
+mod allowance;
 mod connection;
 mod crowd;
 mod end;

@@ -168,13 +168,13 @@ mod tests {
 
     #[test]
     fn deadlines_are_those_of_who_is_here_and_do_not_pile_up() {
-        let limits = GateLimits { connections_max: 10_000, per_ip_max: 0, observes: false };
+        let limits = GateLimits { connections_max: 10_000, per_ip_max: 0, per_ip_per_second_max: 0, observes: false };
         let gate = Gate::new(limits, std::sync::Arc::default());
         let mut newcomers = Newcomers::new(Duration::from_secs(10));
         let mut generation = 0;
         let mut come = |newcomers: &mut Newcomers, index, seconds| {
             generation += 1;
-            let permit = gate.enter(None).expect("a place");
+            let permit = gate.enter(None, Duration::ZERO).expect("a place");
             newcomers.enter(
                 LaneId { index, generation },
                 permit,

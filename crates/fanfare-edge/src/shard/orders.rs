@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::ShardLoop;
 use super::again::Again;
+use super::allowance::Allowance;
 use super::connection::{Connection, Person, Phase};
 use super::heartbeat::{Beat, Heartbeat};
 use super::inspect::Inspection;
@@ -287,7 +288,6 @@ impl ShardLoop {
             Beat::Wait(until) => until.min(token.as_deref().map_or(Duration::MAX, HeldToken::due)),
             Beat::Ping | Beat::PongTimeout | Beat::WriteTimeout => self.now,
         };
-        let rate = super::reload::bucket(settings.messages_per_second_max);
         debug!(connection = %ConnectionId { shard: self.index, lane }, client = ?permit.address(), "connection admitted");
         let connection = Connection {
             lane,
@@ -305,7 +305,7 @@ impl ShardLoop {
             ignored_bytes: 0,
             acks_owed: 0,
             spoke: tenths(self.now),
-            rate,
+            allowance: Allowance::of_connection(settings.messages_per_second_max),
             permit,
         };
         let index = lane.index as usize;
@@ -323,8 +323,8 @@ impl ShardLoop {
     /// First words: `welcome` on `/ws`; the room is joined on `/room/{room}`.
     pub(super) fn greet(&mut self, lane: LaneId, since: Option<Position>) {
         let hub = self.hub.clone();
-        if !self.take_name(lane) {
-            return self.end(lane, CloseReason::NameTaken);
+        if let Err(reason) = self.take_name(lane) {
+            return self.end(lane, reason);
         }
         let Some(connection) = self.connection(lane) else { return };
         match connection.session.mode().clone() {

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use fanfare_fanout::{Delivery, Lane, LaneId, Receipt};
 use fanfare_guard::{Verdict, may_send};
 use fanfare_protocol::{CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, ReplyId, UserName};
-use fanfare_registry::{Item, Owner, Place, Room};
+use fanfare_registry::{Item, NotLetIn, Owner, Place, Room};
 
 use super::ShardLoop;
+use super::allowance::Allowance;
 use super::orders::Order;
 use crate::direct::{Direct, OVERLOADED};
 use crate::moderation::REJECTED;
+use crate::observed::Limit;
+use crate::people::Known;
 
 /// Users missed in one turn.
 const MISSED_PER_TURN: usize = 256;
@@ -27,23 +30,44 @@ pub(super) enum Parting {
 }
 
 impl ShardLoop {
-    /// Makes a connection known under its user's name. `false`: the name is somebody else's.
-    pub(super) fn take_name(&mut self, lane: LaneId) -> bool {
-        let (hub, now) = (self.hub.clone(), self.now);
+    /// Makes a connection known under its user's name.
+    ///
+    /// # Errors
+    /// Why it must end: the name is somebody else's, or its user has connections enough.
+    pub(super) fn take_name(&mut self, lane: LaneId) -> Result<(), CloseReason> {
+        let (hub, now, settings) = (self.hub.clone(), self.now, self.settings.clone());
         let place = self.place(lane);
-        let Some(connection) = self.connection(lane) else { return true };
+        let Some(connection) = self.connection(lane) else { return Ok(()) };
         // Nobody is met there.
         if matches!(connection.session.mode(), Mode::Echo | Mode::HelloWorld) {
-            return true;
+            return Ok(());
         }
-        let Some(person) = connection.person.as_deref_mut() else { return true };
-        let who = person.identity.clone();
-        let Some(user) = &person.identity.user else { return true };
-        let owner = who.guest.map_or(Owner::Token, Owner::Guest);
-        let Ok(displaced) = hub.users().come(user, owner, who, place, now) else { return false };
+        let Some(person) = connection.person.as_deref_mut() else { return Ok(()) };
+        let Some(user) = &person.identity.user else { return Ok(()) };
+        let owner = person.identity.guest.map_or(Owner::Token, Owner::Guest);
+        let mut bucket = None;
+        let who = |former| {
+            let mut known = Known::now(person.identity.clone(), former);
+            bucket = (settings.messages_per_second_per_user_max > 0).then(|| known.bucket());
+            known
+        };
+        let max = if settings.connections_per_user_max == 0 { usize::MAX } else { settings.connections_per_user_max };
+        let bound = if settings.observes { usize::MAX } else { max };
+        let came = match hub.users().come(user, (owner, who), place, bound, now) {
+            Ok(came) => came,
+            Err(NotLetIn::NameTaken) => return Err(CloseReason::NameTaken),
+            Err(NotLetIn::ConnectionsMax) => {
+                hub.count_beyond(Limit::ConnectionsPerUser, false);
+                return Err(CloseReason::TooManyConnections { max });
+            }
+        };
+        if came.connections > max {
+            hub.count_beyond(Limit::ConnectionsPerUser, true);
+        }
         person.is_known = true;
-        hub.end_places(&displaced, CloseReason::NameTaken);
-        true
+        Allowance::set_users(&mut connection.allowance, bucket);
+        hub.end_places(&came.displaced, CloseReason::NameTaken);
+        Ok(())
     }
 
     /// The connection ends.

@@ -9,7 +9,7 @@ use fanfare_protocol::wire::{Opcode, frame};
 use fanfare_protocol::{
     Action, CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target,
 };
-use fanfare_registry::{Draft, Item, Joined, Presence, PublishError};
+use fanfare_registry::{Draft, Item, JoinError, Joined, Presence, PublishError};
 use tracing::debug;
 
 use super::ShardLoop;
@@ -20,6 +20,14 @@ use crate::engine::Shared;
 use crate::hub::ConnectionId;
 use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
 use crate::observed::Limit;
+
+/// What a client is told who gets no place in a room.
+fn refusal(error: JoinError) -> ErrorCode {
+    match error {
+        JoinError::RoomsMax => ErrorCode::LimitReached,
+        JoinError::SubscribersMax => ErrorCode::RoomFull,
+    }
+}
 
 impl ShardLoop {
     pub(super) fn perform(&mut self, lane: LaneId, action: Action<'_>) {
@@ -105,6 +113,7 @@ impl ShardLoop {
                 ErrorCode::NotAllowed => CloseReason::NotAllowed,
                 ErrorCode::Rejected => CloseReason::Rejected,
                 ErrorCode::EngineAway => CloseReason::EngineAway,
+                ErrorCode::TooFast => CloseReason::RoomTooFast,
                 _ => CloseReason::Overloaded,
             };
             return self.end(lane, reason);
@@ -188,6 +197,7 @@ impl ShardLoop {
             Err(error @ PublishError::RoomsMax) => {
                 self.refuse(lane, ErrorCode::LimitReached, &error.to_string(), id);
             }
+            Err(error @ PublishError::TooFast) => self.refuse(lane, ErrorCode::TooFast, &error.to_string(), id),
         }
     }
 
@@ -249,6 +259,7 @@ impl ShardLoop {
             }
             Err((ErrorCode::NotAllowed, _)) => self.end(lane, CloseReason::NotAllowed),
             Err((ErrorCode::EngineAway, _)) => self.end(lane, CloseReason::EngineAway),
+            Err((ErrorCode::RoomFull, _)) => self.end(lane, CloseReason::RoomFull),
             Err(_) => self.end(lane, CloseReason::Overloaded),
         }
     }
@@ -279,7 +290,7 @@ impl ShardLoop {
             let joined = hub
                 .registry()
                 .rejoin(name, hub.room_options(name), shard, user.as_ref(), since, now)
-                .map_err(|error| (ErrorCode::LimitReached, error.to_string()))?;
+                .map_err(|error| (refusal(error), error.to_string()))?;
             if self.rooms.id_of(name).is_none_or(|known| known == joined.room.id()) {
                 break joined;
             }

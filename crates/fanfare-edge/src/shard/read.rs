@@ -1,6 +1,5 @@
 //! From readable sockets to inputs: bytes in, one input at a time, its action performed.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanfare_fanout::{Lane, LaneId};
@@ -10,7 +9,6 @@ use fanfare_protocol::{Action, CloseReason, Dialect, sse};
 use super::connection::Phase;
 use super::leaving::tenths;
 use super::{ACKS_OWED_PAUSE, READ_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PAUSE, Replies, ShardLoop};
-use crate::observed::Limit;
 use crate::tls::Received;
 
 /// What the messages of one read may inflate to before others are read: a few bytes may stand for a whole message.
@@ -164,16 +162,6 @@ impl ShardLoop {
         }
     }
 
-    /// Counts a message. One that came too fast ends the connection, before it costs anything.
-    fn lets_in(&mut self, lane: LaneId) -> bool {
-        self.hub.counters().received.fetch_add(1, Ordering::Relaxed);
-        let is_too_fast = self.is_too_fast(lane) && !self.hub.lets_pass(Limit::MessagesPerSecond);
-        if is_too_fast {
-            self.end(lane, CloseReason::TooFast);
-        }
-        !is_too_fast
-    }
-
     fn on_message(&mut self, lane: LaneId, message: Message<'_>) {
         let limits = self.settings.messages;
         let now = tenths(self.now);
@@ -203,12 +191,6 @@ impl ShardLoop {
         }
         inflater.release();
         self.inflater = inflater;
-    }
-
-    fn is_too_fast(&mut self, lane: LaneId) -> bool {
-        let now = self.now;
-        let bucket = self.connection(lane).and_then(|connection| connection.rate.as_mut());
-        bucket.is_some_and(|bucket| !bucket.take(now, 1))
     }
 
     /// The peer ended its side, or the socket failed.

@@ -1,7 +1,5 @@
 //! Settings that were replaced while the shard runs: looked at once a turn, so that within a turn one set of them holds.
 
-use fanfare_guard::Bucket;
-
 use super::ShardLoop;
 use crate::head::HeadLimits;
 use crate::settings::Settings;
@@ -19,12 +17,8 @@ impl ShardLoop {
         self.fanout.set_limits(settings.outbox, reply_bytes_max(settings));
         self.newcomers.set_patience(settings.handshake);
         self.head_limits = head_limits(settings);
-        let per_second = settings.messages_per_second_max;
-        if per_second != before.messages_per_second_max {
-            for connection in self.connections.iter_mut().flatten() {
-                connection.rate = bucket(per_second);
-            }
-        }
+        let settings = self.settings.clone();
+        self.replace_allowances(&before, &settings);
     }
 }
 
@@ -35,9 +29,4 @@ pub(super) fn reply_bytes_max(settings: &Settings) -> usize {
 
 pub(super) fn head_limits(settings: &Settings) -> HeadLimits {
     HeadLimits { header_bytes_max: settings.header_bytes_max, headers_max: settings.headers_max }
-}
-
-/// What bounds the messages of one connection, where they are bounded.
-pub(super) fn bucket(per_second: u32) -> Option<Box<Bucket>> {
-    (per_second > 0).then(|| Box::new(Bucket::new(per_second, per_second)))
 }

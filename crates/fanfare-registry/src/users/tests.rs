@@ -20,11 +20,11 @@ const INBOXES: InboxLimits = InboxLimits { is_on: true, bytes_max: 10_000, total
 const NO_INBOXES: InboxLimits = InboxLimits { is_on: false, ..INBOXES };
 
 fn users(inboxes: InboxLimits) -> Users<()> {
-    Users::new(UserRules { grace: GRACE, unseen: None, inboxes })
+    Users::new(UserRules { grace: GRACE, known: Duration::ZERO, unseen: None, inboxes })
 }
 
-fn come(users: &Users<()>, name: &UserName, owner: Owner, place: Place, now: Duration) -> Result<Places, NameTaken> {
-    users.come(name, owner, (), place, now)
+fn come(users: &Users<()>, name: &UserName, owner: Owner, place: Place, now: Duration) -> Result<Places, NotLetIn> {
+    users.come(name, (owner, |_| ()), place, usize::MAX, now).map(|came| came.displaced)
 }
 
 fn letter(text: &str, size: u32, at: Duration) -> Letter {
@@ -50,20 +50,24 @@ fn a_guests_name_is_his_while_he_is_online_and_for_the_grace() {
     let users = users(NO_INBOXES);
     let zoe = name("Zoë");
     assert_eq!(come(&users, &zoe, Owner::Guest(1), place(1), s(0)), Ok(Places::default()));
-    assert_eq!(come(&users, &zoe, Owner::Guest(2), place(2), s(0)), Err(NameTaken));
+    assert_eq!(come(&users, &zoe, Owner::Guest(2), place(2), s(0)), Err(NotLetIn::NameTaken));
     // His own token lets him in from another tab.
     assert_eq!(come(&users, &zoe, Owner::Guest(1), place(3), s(0)), Ok(Places::default()));
     assert_eq!((places(&users, &zoe), users.online()), (vec![place(1), place(3)], 1));
     users.go(&zoe, place(1), s(5));
-    assert_eq!(come(&users, &zoe, Owner::Guest(2), place(2), s(90)), Err(NameTaken));
+    assert_eq!(come(&users, &zoe, Owner::Guest(2), place(2), s(90)), Err(NotLetIn::NameTaken));
     users.go(&zoe, place(3), s(100));
     assert_eq!(users.online(), 0);
     let just_before = s(101) - Duration::from_nanos(1);
-    assert_eq!(come(&users, &zoe, Owner::Guest(2), place(2), just_before), Err(NameTaken));
+    assert_eq!(come(&users, &zoe, Owner::Guest(2), place(2), just_before), Err(NotLetIn::NameTaken));
     assert_eq!(come(&users, &zoe, Owner::Guest(1), place(4), just_before), Ok(Places::default()));
     users.go(&zoe, place(4), s(102));
     assert_eq!(come(&users, &zoe, Owner::Guest(2), place(2), s(103)), Ok(Places::default()));
-    assert_eq!(come(&users, &zoe, Owner::Guest(1), place(5), s(103)), Err(NameTaken), "it is the other's by now");
+    assert_eq!(
+        come(&users, &zoe, Owner::Guest(1), place(5), s(103)),
+        Err(NotLetIn::NameTaken),
+        "it is the other's by now"
+    );
 }
 
 #[test]
@@ -79,7 +83,7 @@ fn whoever_has_a_token_has_the_name_and_guests_must_go() {
     users.go(&ann, place(1), s(1));
     users.go(&ann, place(2), s(1));
     assert_eq!((places(&users, &ann), users.online()), (vec![place(3)], 1));
-    assert_eq!(come(&users, &ann, Owner::Guest(1), place(4), s(1)), Err(NameTaken));
+    assert_eq!(come(&users, &ann, Owner::Guest(1), place(4), s(1)), Err(NotLetIn::NameTaken));
     assert_eq!(come(&users, &ann, Owner::Token, place(5), s(1)), Ok(Places::default()));
 }
 
@@ -206,15 +210,15 @@ fn what_waits_for_one_is_not_for_another_of_the_name() {
     users.go(&zoe, place(3), s(9));
     // What waits for somebody with a token keeps guests from the name.
     assert_eq!(route("for the user", s(10)), Routed::Kept);
-    assert_eq!(come(&users, &zoe, Owner::Guest(3), place(4), s(50)), Err(NameTaken));
+    assert_eq!(come(&users, &zoe, Owner::Guest(3), place(4), s(50)), Err(NotLetIn::NameTaken));
     assert!(come(&users, &zoe, Owner::Token, place(5), s(50)).is_ok());
     assert_eq!(texts(&users.collect(&zoe, s(50))), ["for the user"]);
     users.go(&zoe, place(5), s(50));
     assert!(come(&users, &zoe, Owner::Guest(3), place(4), s(60)).is_ok());
 
     // A name that was never here is whoever's comes first, or a token's where there are tokens.
-    for (unseen, expected) in [(None, Ok(Places::default())), (Some(Owner::Token), Err(NameTaken))] {
-        let users: Users<()> = Users::new(UserRules { grace: GRACE, unseen, inboxes: INBOXES });
+    for (unseen, expected) in [(None, Ok(Places::default())), (Some(Owner::Token), Err(NotLetIn::NameTaken))] {
+        let users: Users<()> = Users::new(UserRules { grace: GRACE, known: Duration::ZERO, unseen, inboxes: INBOXES });
         assert_eq!(users.route(&zoe, letter("hi", 9, s(0)), s(0)), Routed::Kept);
         assert_eq!(come(&users, &zoe, Owner::Guest(1), place(1), s(100)), expected);
     }
@@ -272,4 +276,44 @@ fn everything_is_told_once_whatever_comes_back_at_the_same_time() {
     assert_eq!(live + returned, sent);
     assert_eq!(told.into_inner() + rest, returned, "what was kept is told once");
     assert!(live > 0 && returned > 0, "{live} {returned}");
+}
+
+#[test]
+fn a_user_has_no_more_connections_than_allowed_and_guests_that_must_go_do_not_count() {
+    let users = users(NO_INBOXES);
+    let ann = name("ann");
+    let come = |owner, n, max| users.come(&ann, (owner, |_| ()), place(n), max, s(0)).map(|came| came.connections);
+    assert_eq!((come(Owner::Guest(1), 1, 2), come(Owner::Guest(1), 2, 2)), (Ok(1), Ok(2)));
+    assert_eq!(come(Owner::Guest(1), 3, 2), Err(NotLetIn::ConnectionsMax));
+    assert_eq!(places(&users, &ann), [place(1), place(2)], "nothing has changed");
+    assert_eq!(come(Owner::Guest(1), 3, usize::MAX), Ok(3), "where the bound is off or only observed");
+    assert_eq!(come(Owner::Token, 4, 1), Ok(1), "the guests had to go");
+    assert_eq!(come(Owner::Token, 5, 1), Err(NotLetIn::ConnectionsMax));
+    users.go(&ann, place(4), s(0));
+    assert_eq!(come(Owner::Token, 5, 1), Ok(1), "a place that is left comes back");
+}
+
+#[test]
+fn what_is_known_of_a_user_outlives_his_connections_for_its_time_and_is_nobody_elses() {
+    const KNOWN: Duration = Duration::from_secs(3);
+    let users = Users::new(UserRules { grace: GRACE, known: KNOWN, unseen: None, inboxes: NO_INBOXES });
+    let zoe = name("zoe");
+    let come = |owner, n, now| {
+        let mut known = None;
+        let came =
+            users.come(&zoe, (owner, |former: Option<u32>| former.map_or(n, |former| former * 10)), place(n), 9, now);
+        users.know(&zoe, |who| known = Some(*who));
+        came.map(|_| known.expect("he is here"))
+    };
+    assert_eq!(come(Owner::Guest(1), 1, s(0)), Ok(1));
+    assert_eq!(come(Owner::Guest(1), 2, s(0)), Ok(10), "made of what was known");
+    users.go(&zoe, place(1), s(0));
+    users.go(&zoe, place(2), s(0));
+    users.sweep(s(2));
+    assert_eq!(come(Owner::Guest(1), 3, s(2)), Ok(100));
+    users.go(&zoe, place(3), s(10));
+    assert_eq!(come(Owner::Guest(2), 4, s(12)), Ok(4), "the name was free, and what was known was another's");
+    users.go(&zoe, place(4), s(20));
+    users.sweep(s(20) + KNOWN);
+    assert_eq!(users.know(&zoe, |_| ()), None, "nobody is known for ever");
 }

@@ -39,6 +39,7 @@ mod reload;
 mod revoke;
 mod script;
 mod security;
+mod shared_limits;
 mod slow;
 mod sse;
 mod support;

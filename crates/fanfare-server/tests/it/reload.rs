@@ -199,3 +199,40 @@ async fn the_environment_wins_after_a_reload_too_and_new_namespaces_have_their_t
     })
     .await;
 }
+
+#[tokio::test]
+async fn limits_of_users_and_rooms_hold_at_once_also_for_those_who_are_here() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = Client::connect(gateway.clients, "/ws?name=ann").await;
+    let token = ann.event("welcome").await["token"].as_str().expect("a guest's token").to_owned();
+    ann.subscribe("a").await;
+    gateway.rewrite(&[
+        ("[limits]", "[limits]\nmessages_per_second_per_user_max = 5\nconnections_per_user_max = 1"),
+        ("filter = \"mask\"", "filter = \"mask\"\nsubscribers_max = 1\nmessages_per_second_max = 1"),
+    ]);
+    let reloaded = gateway.reload("old").await.json();
+    assert_eq!(
+        (&reloaded["restart"], reloaded["changed"].as_array().map(Vec::len)),
+        (&json!([]), Some(4)),
+        "{reloaded}"
+    );
+    let mut second = Client::connect(gateway.clients, &format!("/ws?token={token}")).await;
+    assert_eq!(second.closed().await.0, 4429);
+    let mut late = Client::connect(gateway.clients, "/room/a").await;
+    assert_eq!(late.closed().await.0, 4505);
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(gateway.publish("old", "x").await.status);
+    }
+    assert!(statuses[0] == 200 && statuses.contains(&429), "{statuses:?}");
+    for _ in 0..20 {
+        // The gateway may close before all of them are sent.
+        let _ = futures_util::SinkExt::send(&mut ann.socket, r#"{"name":"ping"}"#.into()).await;
+    }
+    let closed = loop {
+        if let Message::Close(Some(frame)) = ann.next().await {
+            break (u16::from(frame.code), frame.reason.to_string());
+        }
+    };
+    assert_eq!(closed, (4429, "messages of this user too fast, slow down".to_owned()));
+}

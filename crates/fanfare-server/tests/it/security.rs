@@ -42,6 +42,8 @@ fn every_limit_is_explained_with_its_default() {
             expected.insert(format!("{name}.{}", row[0]), row[2].clone());
         }
     }
+    let of_rooms = rows(section(&reference, "[namespaces.NAME]")).into_iter().filter(|row| row[0].ends_with("_max"));
+    expected.extend(of_rooms.map(|row| (format!("namespaces.*.{}", row[0]), row[2].clone())));
     assert!(expected.len() > 15, "{expected:?}");
     let page = page();
     let explained: BTreeMap<String, String> =
@@ -120,6 +122,10 @@ fn reasons() -> Vec<CloseReason> {
         CloseReason::TokenRefused(""),
         CloseReason::TokenExpired,
         CloseReason::NameTaken,
+        CloseReason::UserTooFast,
+        CloseReason::RoomTooFast,
+        CloseReason::TooManyConnections { max: 0 },
+        CloseReason::RoomFull,
     ];
     let labels: std::collections::BTreeSet<&str> = all.iter().map(|reason| reason.label()).collect();
     assert_eq!(labels.len(), CloseReason::LABELS.len(), "one of each reason stands here");

@@ -150,6 +150,7 @@ impl World {
             offsets: history.is_on() || room.is_multiple_of(2),
             history,
             last_value: room == LAST_VALUE,
+            ..RoomOptions::default()
         }
     }
 

@@ -21,6 +21,12 @@ section! {
         connections_max: u64 = 100_000,
         /// Connections at once from one address. 0: off.
         connections_per_ip_max: u64 = 0,
+        /// New connections a second from one address, and so many at once; one more is refused with 429. 0: off. Here and in
+        /// `connections_per_ip_max` a network of IPv6 (/64) counts as one address.
+        handshakes_per_second_per_ip_max: u64 = 0,
+        /// Connections at once of one user, a guest or the user of a token; one more is closed with 4429. 0: off. Who has no name is
+        /// nobody's user.
+        connections_per_user_max: u64 = 0,
         /// Time a request or WebSocket handshake may take, milliseconds.
         handshake_ms_max: u64 = 10_000,
         /// Header lines of a request.
@@ -33,6 +39,9 @@ section! {
         fragments_max: u64 = 16_384,
         /// Messages a second from one connection, and so many at once; one more closes it with 4429. 0: off.
         messages_per_second_max: u64 = 0,
+        /// Messages a second of one user, from all his connections, and so many at once; the connection that sends one more is closed with
+        /// 4429. 0: off.
+        messages_per_second_per_user_max: u64 = 0,
         /// Rooms one connection may be subscribed to at once.
         subscriptions_per_connection_max: u64 = 1_000,
         /// Rooms at once on this node. A vacant room with a history makes place for a new one.
@@ -57,9 +66,8 @@ section! {
         inbox_total_bytes_max: u64 = 0,
         /// Time something is kept for a user who is away, and he is remembered for mentions, milliseconds.
         inbox_ms_max: u64 = 604_800_000,
-        /// Whether limits hold, or what is beyond them is let pass and counted in `fanfare_would_reject_total`. Observed are
-        /// `connections_max`, `connections_per_ip_max`, `rooms_max`, `subscriptions_per_connection_max` and
-        /// `messages_per_second_max`. All others bound what a stranger can make this node keep in memory, and always hold.
+        /// Whether limits hold, or what is beyond them is let pass and counted in `fanfare_would_reject_total`. Observed are those of
+        /// connections, handshakes, rooms, subscriptions, subscribers and messages a second, in namespaces too. All others bound what a stranger can make this node keep in memory, and always hold.
         mode: Mode = Mode::Enforce,
     }
 }

@@ -82,6 +82,12 @@ section! {
         inbox_size: u64 = 0,
         /// Whether clients may close a room for everybody with the `close` command.
         client_close: bool = false,
+        /// Subscribers of a room at the same time; one more is refused (`room_full`). 0: off. An observed limit, see `limits.mode`.
+        subscribers_max: u64 = 0,
+        /// Messages a second in a room, from clients and over HTTP, and so many at once; one more is refused (`too_fast`, over HTTP 429).
+        /// 0: off. An observed limit, see `limits.mode`. Not checked with an engine, which makes the order of its rooms elsewhere; `subscribers_max`
+        /// is each node's own.
+        messages_per_second_max: u64 = 0,
     }
 }
 

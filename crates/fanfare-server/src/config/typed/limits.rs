@@ -20,6 +20,10 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections at once from one address.
     pub connections_per_ip_max: Option<NonZeroUsize>,
+    /// Connections a second from one address.
+    pub handshakes_per_second_per_ip_max: Option<NonZeroU32>,
+    /// Connections at once of one user.
+    pub connections_per_user_max: Option<NonZeroUsize>,
     /// Time a request or handshake may take.
     pub handshake_max: Duration,
     /// Header lines of a request.
@@ -28,6 +32,8 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// Messages a second from one connection.
     pub messages_per_second_max: Option<NonZeroU32>,
+    /// Messages a second of one user.
+    pub messages_per_second_per_user_max: Option<NonZeroU32>,
     /// Rooms one connection may be subscribed to.
     pub subscriptions_per_connection_max: usize,
     /// Rooms at once.
@@ -38,9 +44,22 @@ pub struct Limits {
 
 impl Check {
     pub(super) fn limits(&mut self, limits: &raw::Limits) -> Limits {
-        let per_second =
-            self.number_u32("limits.messages_per_second_max", &limits.messages_per_second_max, 0..=1_000_000);
+        let mut per_second =
+            |path, setting: &Setting<u64>| NonZeroU32::new(self.number_u32(path, setting, 0..=1_000_000));
+        let messages_per_second_max = per_second("limits.messages_per_second_max", &limits.messages_per_second_max);
+        let messages_per_second_per_user_max =
+            per_second("limits.messages_per_second_per_user_max", &limits.messages_per_second_per_user_max);
+        let handshakes_per_second_per_ip_max =
+            per_second("limits.handshakes_per_second_per_ip_max", &limits.handshakes_per_second_per_ip_max);
         Limits {
+            messages_per_second_max,
+            messages_per_second_per_user_max,
+            handshakes_per_second_per_ip_max,
+            connections_per_user_max: NonZeroUsize::new(self.count(
+                "limits.connections_per_user_max",
+                &limits.connections_per_user_max,
+                0..=CONNECTIONS_MAX,
+            )),
             connections_max: self.count("limits.connections_max", &limits.connections_max, 1..=CONNECTIONS_MAX),
             connections_per_ip_max: NonZeroUsize::new(self.count(
                 "limits.connections_per_ip_max",
@@ -55,7 +74,6 @@ impl Check {
                 16..=1_024,
             ),
             header_bytes_max: self.count("limits.header_bytes_max", &limits.header_bytes_max, 8_192..=1 << 20),
-            messages_per_second_max: NonZeroU32::new(per_second),
             subscriptions_per_connection_max: self.count(
                 "limits.subscriptions_per_connection_max",
                 &limits.subscriptions_per_connection_max,

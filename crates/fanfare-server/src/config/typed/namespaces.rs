@@ -61,6 +61,16 @@ impl Check {
                 0..=10_000,
             ),
             client_close: given(&rules.client_close, &fallback.client_close).value,
+            subscribers_max: self.number_u32(
+                &path("subscribers_max"),
+                given(&rules.subscribers_max, &fallback.subscribers_max),
+                0..=10_000_000,
+            ),
+            messages_per_second_max: self.number_u32(
+                &path("messages_per_second_max"),
+                given(&rules.messages_per_second_max, &fallback.messages_per_second_max),
+                0..=1_000_000,
+            ),
             filter: moderation::filter(given(&rules.filter, &fallback.filter).value),
         }
     }

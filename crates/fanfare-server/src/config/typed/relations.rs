@@ -45,16 +45,20 @@ impl Check {
                 ),
             );
         }
-        if limits.connections_per_ip_max.value > limits.connections_max.value {
-            let blamed = later(&limits.connections_per_ip_max, &limits.connections_max);
-            self.problem_at(
-                blamed,
-                format!(
-                    "`limits.connections_per_ip_max` = {} can never be reached: `limits.connections_max` is {}; lower \
-                     the former (0: off) or raise the latter",
-                    limits.connections_per_ip_max.value, limits.connections_max.value
-                ),
-            );
+        for (key, setting) in [
+            ("connections_per_ip_max", &limits.connections_per_ip_max),
+            ("connections_per_user_max", &limits.connections_per_user_max),
+        ] {
+            if setting.value > limits.connections_max.value {
+                self.problem_at(
+                    later(setting, &limits.connections_max),
+                    format!(
+                        "`limits.{key}` = {} can never be reached: `limits.connections_max` is {}; lower the former (0: \
+                         off) or raise the latter",
+                        setting.value, limits.connections_max.value
+                    ),
+                );
+            }
         }
         if config.tls.is_some() && matches!(config.listen, Address::Unix(_)) {
             let blamed = later(&raw.tls.certificate, &raw.node.listen);

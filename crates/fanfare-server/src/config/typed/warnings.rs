@@ -18,8 +18,8 @@ impl Config {
         }
         if self.limits.observes {
             warnings.push(
-                "limits.mode is observe: connections, rooms, subscriptions and messages a second beyond their limits \
-                 are let pass and counted in fanfare_would_reject_total"
+                "limits.mode is observe: connections, handshakes, rooms, subscriptions, subscribers and messages a \
+                 second beyond their limits are let pass and counted in fanfare_would_reject_total"
                     .to_owned(),
             );
         }
