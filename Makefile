@@ -14,6 +14,8 @@ LOOM_PREEMPTIONS ?= 3
 FUZZ_SECONDS ?= 60
 ICOUNT_LIMIT ?= 3
 MINUTES ?= 30
+ROUNDS ?= 3
+SECONDS_EACH ?= 6
 ARGS ?=
 
 comma := ,
@@ -87,7 +89,7 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 upgrades: ## ten upgrades on one machine under 500 connects a second: nobody is refused
 	@FANFARE_TEST_UPGRADES=10 cargo test --quiet $(LOCKED) -p fanfare-server --test it -- handover::nobody_is_refused
 
-.PHONY: drain-test test unit send-paths doctest loom api-test sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke soak conformance load bench icount icount-baseline compare profile
+.PHONY: drain-test test unit send-paths doctest loom api-test sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke soak stalled conformance load bench icount icount-baseline compare profile
 test: unit send-paths doctest loom api-test browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
@@ -157,6 +159,10 @@ smoke: build ## release server + fanfare-load: 5,000 connections in 500 rooms, n
 soak: build ## everything at once for MINUTES=30: nothing lost unexplained, memory flat, no descriptor left
 	$(say) 'soak, $(MINUTES) minutes'
 	@node=$$(tools/need node) && ulimit -n "$$(ulimit -Hn)" && "$$node" tools/soak.mjs "$(TARGET)/release" $(MINUTES)
+
+stalled: build ## what 2,000 readers that have stopped cost the others, in 256 MiB: quiet and stalled rounds in turn (ROUNDS=3 SECONDS_EACH=6)
+	$(say) 'stalled readers, $(ROUNDS) rounds'
+	@node=$$(tools/need node) && ulimit -n "$$(ulimit -Hn)" && "$$node" tools/stalled.mjs "$(TARGET)/release" $(ROUNDS) $(SECONDS_EACH)
 
 conformance: ## the Autobahn test suite against /echo; writes docs/conformance.md (needs the network: PyPI; CASES='7.*' runs some)
 	$(say) 'release build of fanfare'

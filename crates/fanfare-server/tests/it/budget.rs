@@ -11,10 +11,20 @@ use crate::support::{Client, Raw, handshake, metric, request, wait_until, within
 
 const MIB: usize = 1 << 20;
 
-/// What the process may take in all; its budget for queues is a quarter of it, as it would be by default.
+/// What the process may take in all; its budget for queues is a quarter of it, as it would be by default. The system holds it to that from
+/// its first instruction on: beyond, an allocation fails and the process aborts.
+///
+/// The limit is on its address space. That covers all it could ever use: what the allocator has set aside, stacks, io_uring's rings, the program
+/// itself. So it is stricter than one on resident memory, which Linux has for control groups only, and those cannot be made everywhere. What
+/// sockets hold in the kernel is not among it; `TCP_NOTSENT_LOWAT` bounds that.
 const MEMORY: usize = 256 * MIB;
 
 const STALLED: usize = 2_000;
+
+/// Rooms of half of those, so that what is queued in different rooms is not the same memory: without the budget it comes to more than
+/// there is.
+const ROOMS: usize = 250;
+const MESSAGES_PER_ROOM: u64 = 6;
 const HEALTHY: usize = 10;
 const MESSAGES: u64 = 40;
 
@@ -30,12 +40,28 @@ async fn stalled(clients: SocketAddr) -> Vec<Raw> {
     let mut all = Vec::with_capacity(STALLED);
     while all.len() < STALLED {
         let mut some = JoinSet::new();
-        for _ in 0..50 {
-            some.spawn(Raw::stalled(clients, "/room/a"));
+        for n in all.len()..all.len() + 50 {
+            let room = if n % 2 == 0 { "a".to_owned() } else { format!("r{}", n / 2 % ROOMS) };
+            some.spawn(async move { Raw::stalled(clients, &format!("/room/{room}")).await });
         }
         all.extend(some.join_all().await);
     }
     all
+}
+
+/// Publishes into each room of the stalled once, some at a time.
+async fn flood(admin: SocketAddr) {
+    let text = "x".repeat(65_000);
+    for some in (0..ROOMS).collect::<Vec<_>>().chunks(10) {
+        let mut calls = JoinSet::new();
+        for room in some.iter().map(|room| format!("/api/publish?room=r{room}")) {
+            let text = text.clone();
+            calls.spawn(
+                async move { request(admin, "POST", &room, &[("content-type", "text/plain")], &text).await.status },
+            );
+        }
+        assert!(calls.join_all().await.iter().all(|&status| status == 200));
+    }
 }
 
 fn message(n: u64) -> Value {
@@ -51,10 +77,12 @@ fn two_thousand_that_stop_reading_neither_end_the_node_nor_cost_the_others_a_mes
         ("FANFARE_LIMITS__OUTBOX_TOTAL_BYTES_MAX", budget.as_str()),
         // Who is stalled stays so for the whole test, and a line of the log for each would be long.
         ("FANFARE_HEARTBEAT__WRITE_MS", "60000"),
+        // Each has a stack and a read buffer: on a machine with many cores they alone would come near the limit.
+        ("FANFARE_SHARDS", "2"),
         ("FANFARE_LOG_LEVEL", "info,fanfare_edge::shard=warn"),
     ];
     let arguments = ["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "text"];
-    let mut process = Process::fanfare(&arguments, &variables);
+    let mut process = Process::within_memory(MEMORY, &arguments, &variables);
     let (clients, admin) = process.addresses();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let _stalled = runtime.block_on(async {
@@ -72,6 +100,9 @@ fn two_thousand_that_stop_reading_neither_end_the_node_nor_cost_the_others_a_mes
         let members = (STALLED + HEALTHY) as f64;
         wait_until("all to be in", async || metric(admin, "fanfare_subscriptions").await == members).await;
         for n in 0..MESSAGES {
+            if n < MESSAGES_PER_ROOM {
+                flood(admin).await;
+            }
             let body = json!({"room": "a", "message": message(n)}).to_string();
             let answer = request(admin, "POST", "/api/publish", &[], &body).await;
             assert_eq!(answer.status, 200, "{answer:?}");
@@ -92,6 +123,5 @@ fn two_thousand_that_stop_reading_neither_end_the_node_nor_cost_the_others_a_mes
         _stalled
     });
     assert!(process.is_running());
-    let peak = peak(&process);
-    assert!(peak < MEMORY, "{} MiB were taken", peak / MIB);
+    println!("at most {} MiB of {} were resident", peak(&process) / MIB, MEMORY / MIB);
 }

@@ -92,6 +92,17 @@ impl Process {
         process
     }
 
+    /// The same, with so many bytes of address space from its first instruction on: beyond, an allocation fails, and it aborts.
+    pub(crate) fn within_memory(bytes: usize, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let folder = folder();
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!(r#"ulimit -v {} && exec "$0" "$@""#, bytes / 1024)).arg(FANFARE).args(arguments);
+        command.current_dir(folder.path()).envs(variables.iter().copied());
+        let mut process = Self::spawn(&mut command);
+        process._folder = Some(folder);
+        process
+    }
+
     /// `fanfare` with a socket that systemd would have opened for it, under this name.
     pub(crate) fn activated(name: &str, socket: OwnedFd, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = folder();
