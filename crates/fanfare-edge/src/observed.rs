@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fanfare_registry::RegistryStats;
 use tracing::debug;
 
-/// Labels of [`BeyondLimits`]: the limits that can be observed, each by its key under `limits`, or in a namespace.
+/// Labels of `BeyondLimits`: the limits that can be observed, each by its key under `limits`, or in a namespace.
 pub const OBSERVED_LIMITS: [&str; 10] = [
     "connections_max",
     "connections_per_ip_max",
