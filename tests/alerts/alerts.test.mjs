@@ -181,13 +181,15 @@ fires('FanfareSlowDelivery', 'late', async (node) => {
 });
 fires('FanfareOverloaded', 'behind', async ({ port, admin }) => {
   const { socket } = await WebSocketClient.open(port, '/room/r');
-  // More at once than a shard may owe its members: 64 MiB.
+  // More at once than a shard may owe its members, 64 MiB, and so much more that what it sends meanwhile does not matter.
   const publication = { room: 'r', message: 'x'.repeat(12_000_000) };
   const answer = await fetch(`http://127.0.0.1:${admin}/api/batch`, {
-    method: 'POST', body: JSON.stringify({ publish: Array(6).fill(publication) }), headers: { authorization: `Bearer ${KEY}` },
+    method: 'POST', body: JSON.stringify({ publish: Array(14).fill(publication) }), headers: { authorization: `Bearer ${KEY}` },
   });
   const { receipts } = await answer.json();
-  assert.deepEqual(receipts.map(({ error }) => error?.code), [undefined, undefined, undefined, undefined, undefined, 'overloaded']);
+  const codes = receipts.map(({ error }) => error?.code);
+  assert.equal(codes[0], undefined);
+  assert.deepEqual(new Set(codes), new Set([undefined, 'overloaded']));
   return [socket];
 });
 fires('FanfareInternalErrors', 'faulty', async ({ port, refusing }) => {
