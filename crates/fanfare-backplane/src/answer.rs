@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::cursor::Place;
 use crate::envelope;
 
-/// Entries in one answer. With the longest messages that is what one answer may cost: some 16 MiB.
+/// Entries in one answer. Redis counts entries and not bytes: with messages of the default `message_bytes_max` it is 16 MiB at most.
 const READ_COUNT: usize = 256;
 
 /// Counters in one answer while all are read.
