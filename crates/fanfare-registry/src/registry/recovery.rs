@@ -7,7 +7,8 @@ use std::time::Duration;
 use fanfare_fanout::LaneId;
 use fanfare_protocol::{Position, Published, RoomName};
 
-use super::{JoinError, Registry, is_newly_vacant};
+use super::life::is_newly_vacant;
+use super::{JoinError, Registry};
 use crate::history::{KEPT_OVERHEAD_BYTES, Kept, Missed, Page, PageQuery};
 use crate::room::{Life, Room, RoomOptions, State};
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use fanfare_fanout::RoomId;
 use fanfare_protocol::{Position, RoomName};
 
-use super::{Draft, Receipted, Registry, audience};
+use super::publish::audience;
+use super::{Draft, Receipted, Registry};
 use crate::item::Item;
 use crate::room::{Life, Room, RoomOptions, State};
 use crate::sync::MutexGuard;
