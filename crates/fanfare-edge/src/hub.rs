@@ -1,5 +1,14 @@
 //! The hub: what all connections of a node share.
 
+mod connection_id;
+mod leave;
+mod rooms;
+mod shards;
+
+pub(crate) use connection_id::ConnectionId;
+pub(crate) use leave::PendingHandshake;
+pub(crate) use shards::SHARD_ANSWER_MAX;
+
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,30 +16,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
-use fanfare_fanout::{Budget, Intake, LaneId, ShardStats};
-use fanfare_guard::{Filter, NamespacePolicy, Ruling};
-use fanfare_protocol::{CloseReason, HistoryPage, Past, PayloadRef, Rate, RoomName};
-use fanfare_registry::{HistoryLimits, Item, Kept, Page, Registry, RoomBounds, RoomOptions, Users};
-use tokio::sync::oneshot;
-
+use fanfare_fanout::{Budget, Intake, ShardStats};
+use fanfare_registry::{Item, Registry, Users};
 use tokio::sync::Notify;
 
 use crate::canary::{self, Canaries, Canary, Visit};
-use crate::drain::DrainPlan;
 use crate::engine::Engine;
 use crate::gate::Gate;
 use crate::idempotency::Idempotency;
 use crate::ledger::{Closed, Ledger};
 use crate::listener::{Peer, Shared};
-use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::observed::{BeyondLimits, Limit};
 use crate::people::{Known, user_rules};
 use crate::reload::Reloads;
 use crate::shard::Order;
 use crate::{Counters, Drain, HeldQueue, ModerationStats, OBSERVED_LIMITS, RevocationList, Settings};
-
-/// So long a shard may take to answer who asks it. One that has ended, at the end of a drain, never does.
-pub(crate) const SHARD_ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A metrics page and its content type.
 #[derive(Debug)]
@@ -169,18 +169,6 @@ impl Hub {
         Ok(())
     }
 
-    /// Keeps a shard from accepting, to see what then happens. Only in builds for tests.
-    #[cfg(feature = "faults")]
-    pub fn deafen(&self, shard: usize, time: Duration) {
-        self.registry.shards()[shard].push(Item::Order(Order::Deafen { time }));
-    }
-
-    /// Holds a shard's loop up, to see what then happens. Only in builds for tests.
-    #[cfg(feature = "faults")]
-    pub fn wedge(&self, shard: usize, time: Duration) {
-        self.registry.shards()[shard].push(Item::Order(Order::Wedge { time }));
-    }
-
     /// Reading the configuration again.
     #[must_use]
     pub fn reloads(&self) -> &Reloads {
@@ -197,23 +185,6 @@ impl Hub {
         let Some(renewed) = (tls.renew)()? else { return Ok(false) };
         self.settings.rcu(|settings| Settings { tls: Some(renewed.clone()), ..Settings::clone(settings) });
         Ok(true)
-    }
-
-    /// Waits until every shard has taken a turn: without end for one that hangs, or has ended.
-    pub async fn every_shard_turns(&self) {
-        let asked: Vec<_> = self
-            .registry
-            .shards()
-            .iter()
-            .map(|shard| {
-                let (tell, told) = oneshot::channel();
-                shard.push(Item::Order(Order::Turn(tell)));
-                told
-            })
-            .collect();
-        for told in asked {
-            let _ = told.await;
-        }
     }
 
     /// Rooms.
@@ -336,158 +307,12 @@ impl Hub {
         self.started.elapsed()
     }
 
-    /// Begins to leave service: readiness goes at once, newcomers are taken for the grace, then all connections are closed over `window`,
-    /// or over the configured one. Once begun, `window` may only bring the end nearer, and without one what is left is halved.
-    pub fn leave(&self, window: Option<Duration>) {
-        let now = self.now();
-        if self.drain.has_begun() {
-            return match window {
-                Some(window) => self.drain.shorten(now, window),
-                None => self.drain.halve(now),
-            };
-        }
-        let settings = self.settings().drain;
-        let accept_until = now + settings.grace;
-        self.drain.begin(DrainPlan {
-            since: now,
-            since_wall: SystemTime::now(),
-            accept_until,
-            ends: accept_until + window.unwrap_or(settings.window),
-            open_at_start: self.connections_open(),
-        });
-    }
-
-    /// Leaves service without a grace: another process accepts from the same listeners.
-    pub fn hand_over(&self) {
-        if !self.drain.has_begun() {
-            self.leave(None);
-        }
-        let now = self.now();
-        self.drain.hand_over(now);
-        self.drain.shorten(now, self.settings().drain.window);
-    }
-
-    /// WebSocket connections that have not been told to close.
-    #[must_use]
-    pub fn connections_open(&self) -> usize {
-        self.counters.connections.load(Ordering::Relaxed).try_into().unwrap_or(0)
-    }
-
-    /// Connections that the drain has closed.
-    #[must_use]
-    pub(crate) fn drained(&self) -> u64 {
-        self.counters.closes[CloseReason::Drain.index()].load(Ordering::Relaxed)
-    }
-
-    /// Asks every shard to close its connections evenly until `ends`, on the node's clock, then to end. May be asked again.
-    pub fn close_connections(&self, ends: Duration) {
-        for shard in self.registry.shards() {
-            shard.push(Item::Order(Order::Drain { ends }));
-        }
-    }
-
-    /// Ends a connection. Says whether it was there, and open until now.
-    pub(crate) async fn end_connection(&self, connection: ConnectionId, reason: CloseReason) -> bool {
-        let lane = connection.lane;
-        let end = |told| Order::End { lane, reason, told: Some(told) };
-        self.ask(connection.shard, end).await.unwrap_or(false)
-    }
-
-    /// Asks a shard. `None`: there is no such shard, or it has ended, or says nothing for [`SHARD_ANSWER_MAX`].
-    pub(crate) async fn ask<T>(&self, shard: usize, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
-        let (tell, told) = oneshot::channel();
-        self.registry.shards().get(shard)?.push(Item::Order(order(tell)));
-        tokio::time::timeout(SHARD_ANSWER_MAX, told).await.ok()?.ok()
-    }
-
     pub(crate) fn metrics(&self, is_open_metrics: bool) -> MetricsText {
         (self.metrics)(is_open_metrics)
     }
 
-    /// Counts a handshake on `shard` until the guard is dropped: a shard that leaves service waits for those who were let in.
-    pub(crate) fn begin_handshake(self: &Arc<Self>, shard: usize) -> PendingHandshake {
-        self.handshakes[shard].fetch_add(1, Ordering::Relaxed);
-        PendingHandshake { hub: self.clone(), shard }
-    }
-
-    pub(crate) fn has_handshakes(&self, shard: usize) -> bool {
-        self.handshakes[shard].load(Ordering::Relaxed) > 0
-    }
-
     pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
-    }
-
-    pub(crate) fn policy(&self, room: &RoomName) -> NamespacePolicy {
-        *self.settings.load().namespaces.get(room)
-    }
-
-    /// What moderation says of a message for `room`; counted.
-    pub(crate) fn judge(&self, room: &RoomName, payload: PayloadRef<'_>) -> Ruling {
-        let settings = self.settings.load();
-        let filter = settings.namespaces.get(room).filter;
-        if filter == Filter::Off {
-            return Ruling::Pass;
-        }
-        let ruling = settings.moderation.load().judge(payload, filter);
-        self.moderation_stats.ruled(&ruling);
-        ruling
-    }
-
-    /// Lets a publication wait for a moderator: its number, or nothing when too many wait.
-    pub(crate) fn hold(&self, publication: HeldPublication) -> Option<u64> {
-        let id = self.held.hold(publication);
-        if id.is_none() {
-            self.moderation_stats.ended(HeldOutcome::Refused);
-        }
-        id
-    }
-
-    /// Options of a room, if it is made now.
-    #[must_use]
-    pub fn room_options(&self, room: &RoomName) -> RoomOptions {
-        let policy = self.policy(room);
-        RoomOptions {
-            presence: policy.presence,
-            join_leave: policy.join_leave,
-            offsets: policy.history_size > 0,
-            history: HistoryLimits {
-                messages_max: policy.history_size,
-                bytes_max: policy.history_bytes_max,
-                age_max: Duration::from_millis(policy.history_ms),
-            },
-            last_value: policy.last_value,
-            bounds: RoomBounds {
-                subscribers_max: policy.subscribers_max,
-                rate: Rate::per_second(policy.messages_per_second_max),
-            },
-        }
-    }
-
-    /// A page of history with the time of day in it. `has_since`: it was asked for from a position.
-    pub(crate) fn history_page(&self, page: Page, has_since: bool) -> HistoryPage {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = self.now();
-        let at_ms = |at: Duration| wall.saturating_sub(now.saturating_sub(at)).as_millis() as u64;
-        let past = |kept: Kept| Past { published: kept.published, at_ms: at_ms(kept.at) };
-        HistoryPage {
-            messages: page.messages.into_iter().map(past).collect(),
-            position: page.position,
-            recovered: has_since.then_some(page.recovered),
-        }
-    }
-}
-
-/// A handshake that was answered and is not a connection yet.
-#[derive(Debug)]
-pub(crate) struct PendingHandshake {
-    hub: Arc<Hub>,
-    shard: usize,
-}
-
-impl Drop for PendingHandshake {
-    fn drop(&mut self) {
-        self.hub.handshakes[self.shard].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -497,47 +322,5 @@ impl fmt::Debug for Hub {
             .field("registry", &self.registry)
             .field("counters", &self.counters)
             .finish_non_exhaustive()
-    }
-}
-
-/// A connection's name outside: its shard and its lane, so that it can be found again without a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConnectionId {
-    pub(crate) shard: usize,
-    pub(crate) lane: LaneId,
-}
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}-{:x}", self.shard, self.lane.index, self.lane.generation)
-    }
-}
-
-impl std::str::FromStr for ConnectionId {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        // The library's reader would take a sign as well.
-        let digits = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = |part| u32::from_str_radix(part, 16).ok().filter(|_| digits(part));
-        let mut parts = text.split('-').map(|part| number(part).ok_or(()));
-        let mut next = || parts.next().ok_or(())?;
-        let id = Self { shard: next()? as usize, lane: LaneId { index: next()?, generation: next()? } };
-        if parts.next().is_some() { Err(()) } else { Ok(id) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connection_ids_read_back() {
-        let id = ConnectionId { shard: 3, lane: LaneId { index: 0xbeef, generation: 7 } };
-        assert_eq!(id.to_string(), "3-beef-7");
-        assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "1", "1-2", "1-2-3-4", "x-1-2", "1-2-ffffffffff", "1-+2-3", "1-000000002-3"] {
-            assert_eq!(bad.parse::<ConnectionId>(), Err(()), "{bad}");
-        }
     }
 }

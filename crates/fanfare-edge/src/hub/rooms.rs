@@ -1,0 +1,71 @@
+//! What the settings say of a room, by its namespace.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fanfare_guard::{Filter, NamespacePolicy, Ruling};
+use fanfare_protocol::{HistoryPage, Past, PayloadRef, Rate, RoomName};
+use fanfare_registry::{HistoryLimits, Kept, Page, RoomBounds, RoomOptions};
+
+use super::Hub;
+use crate::moderation::{HeldOutcome, HeldPublication};
+
+impl Hub {
+    pub(crate) fn policy(&self, room: &RoomName) -> NamespacePolicy {
+        *self.settings.load().namespaces.get(room)
+    }
+
+    /// Options of a room, if it is made now.
+    #[must_use]
+    pub fn room_options(&self, room: &RoomName) -> RoomOptions {
+        let policy = self.policy(room);
+        RoomOptions {
+            presence: policy.presence,
+            join_leave: policy.join_leave,
+            offsets: policy.history_size > 0,
+            history: HistoryLimits {
+                messages_max: policy.history_size,
+                bytes_max: policy.history_bytes_max,
+                age_max: Duration::from_millis(policy.history_ms),
+            },
+            last_value: policy.last_value,
+            bounds: RoomBounds {
+                subscribers_max: policy.subscribers_max,
+                rate: Rate::per_second(policy.messages_per_second_max),
+            },
+        }
+    }
+
+    /// What moderation says of a message for `room`; counted.
+    pub(crate) fn judge(&self, room: &RoomName, payload: PayloadRef<'_>) -> Ruling {
+        let settings = self.settings.load();
+        let filter = settings.namespaces.get(room).filter;
+        if filter == Filter::Off {
+            return Ruling::Pass;
+        }
+        let ruling = settings.moderation.load().judge(payload, filter);
+        self.moderation_stats.ruled(&ruling);
+        ruling
+    }
+
+    /// Lets a publication wait for a moderator: its number, or nothing when too many wait.
+    pub(crate) fn hold(&self, publication: HeldPublication) -> Option<u64> {
+        let id = self.held.hold(publication);
+        if id.is_none() {
+            self.moderation_stats.ended(HeldOutcome::Refused);
+        }
+        id
+    }
+
+    /// A page of history with the time of day in it. `has_since`: it was asked for from a position.
+    pub(crate) fn history_page(&self, page: Page, has_since: bool) -> HistoryPage {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = self.now();
+        let at_ms = |at: Duration| wall.saturating_sub(now.saturating_sub(at)).as_millis() as u64;
+        let past = |kept: Kept| Past { published: kept.published, at_ms: at_ms(kept.at) };
+        HistoryPage {
+            messages: page.messages.into_iter().map(past).collect(),
+            position: page.position,
+            recovered: has_since.then_some(page.recovered),
+        }
+    }
+}
