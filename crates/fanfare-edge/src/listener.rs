@@ -1,21 +1,22 @@
 //! Where the gateway listens.
 
+mod acceptor;
+mod polled;
+mod spare;
+
+pub(crate) use acceptor::{ACCEPT_RETRY, Stream, Transport, bare_tcp, bare_unix};
+pub(crate) use polled::{Peer, PolledListener};
+pub use spare::Spare;
+
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use self::spare::SocketFile;
 use crate::Address;
-use crate::tls::Bare;
-use crate::tls_stream::TlsStream;
 
 /// Who may connect to a Unix socket: the permissions of its file, as `chmod` has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,43 +24,6 @@ pub struct FileMode(pub u32);
 
 /// Connections the kernel may hold for us before we accept them.
 pub(crate) const BACKLOG: i32 = 4_096;
-
-/// A socket file that is removed when the listener goes, unless it has been given to another process.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    is_given_away: Arc<AtomicBool>,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if !self.is_given_away.load(Ordering::Relaxed) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Second descriptors of listeners, for another process. While they are there the sockets listen on, whoever accepts from them.
-#[derive(Debug)]
-pub struct Spare {
-    sockets: Vec<OwnedFd>,
-    files: Vec<Arc<AtomicBool>>,
-}
-
-impl Spare {
-    /// The descriptors.
-    #[must_use]
-    pub fn sockets(&self) -> &[OwnedFd] {
-        &self.sockets
-    }
-
-    /// Leaves the files of Unix sockets where they are: they are the other process's from here on.
-    pub fn give_away(&self) {
-        for file in &self.files {
-            file.store(true, Ordering::Relaxed);
-        }
-    }
-}
 
 #[derive(Debug)]
 enum Inner {
@@ -152,7 +116,7 @@ impl Bound {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.set_nonblocking(true)?;
                 socket.bind(&SockAddr::unix(path)?)?;
-                let file = Some(SocketFile { path: path.clone(), is_given_away: Arc::default() });
+                let file = Some(SocketFile::at(path.clone()));
                 if let Some(FileMode(mode)) = mode {
                     // Before it listens: nobody connects while others' rights hold.
                     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
@@ -210,7 +174,7 @@ impl Bound {
     pub fn into_unix(self) -> Option<std::os::unix::net::UnixListener> {
         let Inner::Unix(listener) = self.inner else { return None };
         if let Some(file) = self.file {
-            file.is_given_away.store(true, Ordering::Relaxed);
+            file.give_away();
         }
         Some(listener)
     }
@@ -221,23 +185,6 @@ impl Bound {
             Inner::Unix(listener) => Inner::Unix(listener.try_clone()?),
         };
         Ok(Self { inner, address: self.address.clone(), file: None })
-    }
-
-    pub(crate) fn into_tokio(self) -> io::Result<Acceptor> {
-        let inner = match self.inner {
-            Inner::Tcp(listener) => AcceptorInner::Tcp(TcpListener::from_std(listener)?),
-            Inner::Unix(listener) => AcceptorInner::Unix(UnixListener::from_std(listener)?),
-        };
-        Ok(Acceptor { inner, _file: self.file })
-    }
-
-    fn into_polled(self, registry: &Registry, token: Token) -> io::Result<PolledListener> {
-        let mut inner = match self.inner {
-            Inner::Tcp(listener) => PolledInner::Tcp(mio::net::TcpListener::from_std(listener)),
-            Inner::Unix(listener) => PolledInner::Unix(mio::net::UnixListener::from_std(listener)),
-        };
-        registry.register(inner.source(), token, Interest::READABLE)?;
-        Ok(PolledListener { inner, _file: self.file })
     }
 }
 
@@ -346,158 +293,10 @@ impl Listeners {
     }
 }
 
-impl ShardListener {
-    /// Puts it into a shard's poll set.
-    pub(crate) fn into_polled(self, registry: &Registry, token: Token) -> io::Result<PolledListener> {
-        self.0.into_polled(registry, token)
-    }
-}
-
-/// A listener in a shard's poll set.
-#[derive(Debug)]
-pub(crate) struct PolledListener {
-    inner: PolledInner,
-    _file: Option<SocketFile>,
-}
-
-#[derive(Debug)]
-enum PolledInner {
-    Tcp(mio::net::TcpListener),
-    Unix(mio::net::UnixListener),
-}
-
-impl PolledInner {
-    fn source(&mut self) -> &mut dyn mio::event::Source {
-        match self {
-            Self::Tcp(listener) => listener,
-            Self::Unix(listener) => listener,
-        }
-    }
-}
-
-/// The far end of a socket that was accepted.
-#[derive(Debug)]
-pub(crate) enum Peer {
-    Tcp(SocketAddr),
-    Unix,
-}
-
-impl Peer {
-    pub(crate) fn ip(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tcp(address) => Some(address.ip()),
-            Self::Unix => None,
-        }
-    }
-}
-
-/// What a listener's sockets are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Transport {
-    Tcp,
-    Unix,
-}
-
-impl PolledListener {
-    pub(crate) fn transport(&self) -> Transport {
-        match &self.inner {
-            PolledInner::Tcp(_) => Transport::Tcp,
-            PolledInner::Unix(_) => Transport::Unix,
-        }
-    }
-
-    /// A socket that waits, made non-blocking, and where it comes from.
-    ///
-    /// # Errors
-    /// `WouldBlock` when none waits; what the system says.
-    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
-        match &self.inner {
-            PolledInner::Tcp(listener) => listener.accept().map(|(socket, from)| (socket.into(), Peer::Tcp(from))),
-            PolledInner::Unix(listener) => listener.accept().map(|(socket, _)| (socket.into(), Peer::Unix)),
-        }
-    }
-
-    /// Closes it. Other shards may hold the same socket, which keeps it in the poll set: it is taken out first.
-    pub(crate) fn close(mut self, registry: &Registry) {
-        // If it is not there any more, that is what is wanted.
-        let _ = registry.deregister(self.inner.source());
-    }
-}
-
-impl Transport {
-    /// Gives a socket to the runtime of whoever calls.
-    ///
-    /// # Errors
-    /// What the runtime's poll set says.
-    pub(crate) fn stream(self, Bare { socket, tls }: Bare) -> io::Result<Stream> {
-        Ok(match (self, tls) {
-            (Self::Tcp, Some(tls)) => Stream::Tls(TlsStream::new(TcpStream::from_std(socket.into())?, tls)),
-            (Self::Tcp, None) => Stream::Tcp(TcpStream::from_std(socket.into())?),
-            (Self::Unix, None) => Stream::Unix(UnixStream::from_std(socket.into())?),
-            (Self::Unix, Some(_)) => return Err(io::Error::other("TLS is spoken over TCP only")),
-        })
-    }
-}
-
-/// A listener in its runtime.
-#[derive(Debug)]
-pub(crate) struct Acceptor {
-    inner: AcceptorInner,
-    _file: Option<SocketFile>,
-}
-
-#[derive(Debug)]
-enum AcceptorInner {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-/// An accepted socket.
-#[derive(Debug)]
-pub(crate) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(TlsStream),
-}
-
-/// Pause after an error of `accept` (no descriptors left): long enough not to spin, short enough not to be noticed.
-pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-
-impl Acceptor {
-    /// Waits for a socket. Errors are counted by `on_error` and survived. Cancel safe.
-    pub(crate) async fn accept(&self, on_error: impl Fn(&io::Error)) -> (Stream, Option<IpAddr>) {
-        loop {
-            let accepted = match &self.inner {
-                AcceptorInner::Tcp(listener) => {
-                    listener.accept().await.map(|(stream, address)| (Stream::Tcp(stream), Some(address.ip())))
-                }
-                AcceptorInner::Unix(listener) => {
-                    listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), None))
-                }
-            };
-            match accepted {
-                Ok(accepted) => return accepted,
-                Err(error) => {
-                    on_error(&error);
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                }
-            }
-        }
-    }
-}
-
-/// Takes a socket out of its runtime.
-pub(crate) fn bare_tcp(stream: TcpStream) -> io::Result<OwnedFd> {
-    stream.into_std().map(OwnedFd::from)
-}
-
-/// Takes a socket out of its runtime.
-pub(crate) fn bare_unix(stream: UnixStream) -> io::Result<OwnedFd> {
-    stream.into_std().map(OwnedFd::from)
-}
-
 #[cfg(test)]
 mod tests {
+    use mio::Token;
+
     use super::*;
 
     #[test]
