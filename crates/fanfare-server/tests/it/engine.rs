@@ -382,10 +382,12 @@ async fn who_missed_part_of_the_log_says_so() {
     wire.mend();
     assert_eq!(client.closed().await.0, 4503);
     until_ready(&other).await;
+    let (mut witness, _) = subscriber(&other, "lobby", None).await;
     let receipt = published(&one, "lobby", "last").await;
     assert_eq!(receipt["offset"], 1_002);
+    assert_eq!(messages(&mut witness, 1).await, [(1_002, json!("last"))]);
     let since = format!("{}:{}", receipt["epoch"].as_str().unwrap(), told[0].0);
-    wait_until("it to be applied", async || other.metric("fanfare_engine_entries_behind").await == 0.0).await;
+    wait_until("the log to be read", async || other.metric("fanfare_engine_entries_behind").await == 0.0).await;
     let (mut client, subscribed) = subscriber(&other, "lobby", Some(&since)).await;
     assert_eq!((&subscribed["recovered"], &subscribed["offset"]), (&json!(false), &json!(1_002)), "not silently");
     assert_eq!(other.metric("fanfare_engine_restarts_total").await, 1.0);
