@@ -91,18 +91,11 @@ impl Session {
             (_, Dialect::Sse) => Action::Close(CloseReason::ProtocolError("an event stream only listens")),
             (Mode::Rooms, _) | (Mode::Room(_), Dialect::Json) => match message {
                 Message::Text(text) => {
-                    let action = command::action(text, self.own_room());
+                    let action = command::action(text, self.room());
                     self.count_bad(action, limits)
                 }
                 Message::Binary(_) => Action::Close(CloseReason::BinaryNotAllowed),
             },
-        }
-    }
-
-    fn own_room(&self) -> Option<&RoomName> {
-        match &self.mode {
-            Mode::Room(room) => Some(room),
-            Mode::Rooms | Mode::Echo | Mode::HelloWorld => None,
         }
     }
 

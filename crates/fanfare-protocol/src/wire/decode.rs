@@ -128,8 +128,8 @@ impl Decoder {
     }
 
     /// True while a frame or a fragmented message is incomplete.
-    #[must_use]
-    pub fn is_partial(&self) -> bool {
+    #[cfg(test)]
+    fn is_partial(&self) -> bool {
         self.partial.as_deref().is_some_and(|partial| match partial.handed_out {
             HandedOut::Nothing => true,
             HandedOut::Control => partial.kind.is_some(),
@@ -392,7 +392,7 @@ fn bytes_max(is_deflated: bool, limits: &MessageLimits) -> usize {
 }
 
 /// The bit that says that a message is compressed (RFC 7692 section 6): on its first frame, and never elsewhere.
-const RSV1: u8 = 0x40;
+pub(super) const RSV1: u8 = 0x40;
 
 #[inline]
 fn parse_first_byte(first: u8, is_fragmented: bool, takes_deflated: bool) -> Result<(Opcode, bool), CloseReason> {

@@ -1,5 +1,6 @@
 //! Server frames: never masked, never fragmented (RFC 6455 section 5.1).
 
+use super::decode::RSV1;
 use crate::CloseReason;
 
 /// Frame opcodes (RFC 6455 section 5.2).
@@ -41,10 +42,10 @@ impl Opcode {
 }
 
 /// Longest header of a server frame, bytes.
-pub const FRAME_HEADER_BYTES_MAX: usize = 10;
+const FRAME_HEADER_BYTES_MAX: usize = 10;
 
 /// Appends the header of a final frame with `length` bytes of payload.
-pub fn frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
+pub(crate) fn frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
     let (header, used) = header_bytes(opcode, length);
     out.extend_from_slice(&header[..used]);
 }
@@ -53,7 +54,7 @@ pub fn frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
 pub(super) fn deflated_frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
     let start = out.len();
     frame_header(opcode, length, out);
-    out[start] |= 0x40;
+    out[start] |= RSV1;
 }
 
 /// Appends a whole final frame.

@@ -9,7 +9,7 @@ mod inflate;
 
 pub use decode::{Decoder, Input, Message};
 pub use deflate::{DEFLATE_BYTES_MAX, Deflater, DeflaterSettings, Squeezed};
-pub use encode::{FRAME_HEADER_BYTES_MAX, Opcode, close_frame, frame, frame_header};
-pub(crate) use encode::{Framed, frame_with, split_frame};
+pub(crate) use encode::{Framed, frame_header, frame_with, split_frame};
+pub use encode::{Opcode, close_frame, frame};
 pub use extension::{Accepted, Agreement, DeflateTerms, MalformedExtensions, Window, negotiate};
 pub use inflate::{Deflated, History, Inflater};
