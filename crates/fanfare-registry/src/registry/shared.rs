@@ -193,7 +193,7 @@ impl<O> Registry<O> {
     }
 
     /// The epoch of rooms with a history, where a log is followed.
-    pub fn shared_epoch(&self) -> Option<u64> {
+    fn shared_epoch(&self) -> Option<u64> {
         if !self.is_shared.load(Ordering::Acquire) {
             return None;
         }
