@@ -76,3 +76,37 @@ impl fmt::Debug for Receipt {
         f.debug_struct("Receipt").field("owed", &self.owed).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicUsize as Count;
+    use loom::thread;
+
+    use super::*;
+
+    /// The callback runs exactly once, with every shard's part in it.
+    #[test]
+    fn loom_a_receipt_is_told_once_and_whole() {
+        loom::model(|| {
+            let told = Arc::new(Count::new(0));
+            let seen = told.clone();
+            let receipt = Arc::new(Receipt::new(move |d: Delivery| {
+                seen.fetch_add(d.delivered as usize + 100, std::sync::atomic::Ordering::SeqCst);
+            }));
+            let shards: Vec<_> = [2, 3]
+                .into_iter()
+                .map(|delivered| {
+                    receipt.expect();
+                    let receipt = receipt.clone();
+                    thread::spawn(move || receipt.report(Delivery { delivered, ..Delivery::default() }))
+                })
+                .collect();
+            receipt.report(Delivery::default());
+            for shard in shards {
+                shard.join().expect("a shard");
+            }
+            assert_eq!(told.load(std::sync::atomic::Ordering::SeqCst), 105);
+        });
+    }
+}
