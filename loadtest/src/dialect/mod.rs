@@ -3,10 +3,9 @@
 //! A [`Session`] is the conversation on one connection. It is told what came in, says what it heard, and writes what is to
 //! go out; it knows neither sockets nor clocks, so that the swarm measures every gateway through one and the same path.
 
-pub mod broadcast;
+pub mod as_is;
 pub mod json;
 pub mod nats;
-pub mod nchan;
 pub mod pusher;
 pub mod socket_io;
 
@@ -29,7 +28,7 @@ pub enum Dialect {
     Broadcast,
     /// NATS over WebSocket
     Nats,
-    /// Nchan, with a publisher-and-subscriber location at `/room/…`
+    /// Nchan (a module of nginx), with a location `nchan_pubsub websocket` at `/room/…`
     Nchan,
     /// Pusher Channels: private channels and client events
     Pusher,
@@ -197,9 +196,8 @@ impl Dialect {
         match self {
             Self::Json if !subject.apart => Box::new(json::InRoom),
             Self::Json | Self::JsonWs => Box::new(json::Rooms::new(subject)),
-            Self::Text | Self::Broadcast => Box::new(broadcast::AsIs),
+            Self::Text | Self::Broadcast | Self::Nchan => Box::new(as_is::AsIs),
             Self::Nats => Box::new(nats::Nats::new(subject)),
-            Self::Nchan => Box::new(nchan::Nchan),
             Self::Pusher => Box::new(pusher::Pusher::new(subject)),
             Self::SocketIo => Box::new(socket_io::SocketIo::new(subject)),
         }

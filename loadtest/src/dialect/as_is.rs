@@ -1,12 +1,13 @@
-//! Nchan (an nginx module): a location with `nchan_pubsub websocket`, whose channel is the last part of the path.
+//! Payloads as they are, in both directions: Fanfare's text dialect, every echo path, and servers that send each message to everyone
+//! on a path, such as Nchan.
 
 use super::{Heard, Outgoing, Session};
 
-/// Messages are as they are, in both directions.
+/// The path is the room.
 #[derive(Debug)]
-pub struct Nchan;
+pub struct AsIs;
 
-impl Session for Nchan {
+impl Session for AsIs {
     fn opened(&mut self, _out: &mut Outgoing) -> bool {
         true
     }
