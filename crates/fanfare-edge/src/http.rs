@@ -92,37 +92,23 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound, stop: impl Future<Output =
 
 async fn serve_operator(hub: Arc<Hub>, stream: Stream, permit: Permit, told: Told) {
     let _permit = permit;
-    let builder = builder(&hub);
-    let service = service_fn(|request| {
-        let hub = hub.clone();
-        async move { Ok::<_, std::convert::Infallible>(admin_route(&hub, request).await) }
-    });
     let served = match stream {
-        Stream::Tcp(stream) => {
-            told.serve(
-                builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service),
-                http1::Connection::graceful_shutdown,
-            )
-            .await
-        }
-        Stream::Unix(stream) => {
-            told.serve(
-                builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service),
-                http1::Connection::graceful_shutdown,
-            )
-            .await
-        }
-        Stream::Tls(stream) => {
-            told.serve(
-                builder.serve_connection(deadlined(&hub, Bytes::new(), stream), service),
-                http1::Connection::graceful_shutdown,
-            )
-            .await
-        }
+        Stream::Tcp(stream) => speak_to_operator(&hub, stream, told).await,
+        Stream::Unix(stream) => speak_to_operator(&hub, stream, told).await,
+        Stream::Tls(stream) => speak_to_operator(&hub, stream, told).await,
     };
     if let Err(error) = served {
         debug!(%error, "an admin connection ended");
     }
+}
+
+async fn speak_to_operator<S>(hub: &Arc<Hub>, stream: S, told: Told) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(admin_route(hub, request).await) });
+    let served = builder(hub).serve_connection(deadlined(hub, Bytes::new(), stream), service);
+    told.serve(served, http1::Connection::graceful_shutdown).await
 }
 
 /// Counts an error of `accept`.
@@ -163,7 +149,44 @@ fn deadlined<S>(hub: &Hub, early: Bytes, stream: S) -> HttpStream<S> {
 
 /// Speaks HTTP with a newcomer that did not ask for an upgrade that it can have. `early` is what has been read of it.
 pub(crate) async fn serve_client(context: Rc<ClientContext>, stream: Stream, early: Bytes, permit: Permit, told: Told) {
-    let builder = builder(&context.hub);
+    let served = match stream {
+        Stream::Tcp(stream) => {
+            let bare = |stream| Ok(Bare { socket: bare_tcp(stream)?, tls: None });
+            speak_to_client(&context, stream, early, permit, told, bare).await
+        }
+        Stream::Unix(stream) => {
+            let bare = |stream| Ok(Bare { socket: bare_unix(stream)?, tls: None });
+            speak_to_client(&context, stream, early, permit, told, bare).await
+        }
+        Stream::Tls(stream) => {
+            let bare = |stream: TlsStream| {
+                let (stream, tls) = stream.into_parts();
+                Ok(Bare { socket: bare_tcp(stream)?, tls: Some(tls) })
+            };
+            speak_to_client(&context, stream, early, permit, told, bare).await
+        }
+    };
+    match served {
+        Ok(None) => {}
+        Ok(Some((granted, socket))) => event_stream::hand_over(&context, granted, socket),
+        Err(error) => debug!(%error, "a request ended"),
+    }
+}
+
+/// A connection that has been granted, and its socket if that could be taken out of hyper.
+type GrantedSocket = (Granted, Option<BareSocket>);
+
+async fn speak_to_client<S>(
+    context: &Rc<ClientContext>,
+    stream: S,
+    early: Bytes,
+    permit: Permit,
+    told: Told,
+    bare: fn(S) -> std::io::Result<Bare>,
+) -> hyper::Result<Option<GrantedSocket>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // The permit goes with the socket: to the connection if there is an upgrade, away with this task otherwise.
     let permit = Rc::new(Cell::new(Some(permit)));
     let handover = Handover::default();
@@ -172,34 +195,9 @@ pub(crate) async fn serve_client(context: Rc<ClientContext>, stream: Stream, ear
         let (context, permit, handover) = (shared.clone(), permit.clone(), granted.clone());
         async move { Ok::<_, Infallible>(client_route(&context, request, &permit, &handover).await) }
     });
-    let served = match stream {
-        Stream::Tcp(stream) => {
-            let bare = |stream| Ok(Bare { socket: bare_tcp(stream)?, tls: None });
-            let served =
-                Some(builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades());
-            told.serve(UntilGranted { served, handover, bare }, UntilGranted::finish).await
-        }
-        Stream::Unix(stream) => {
-            let bare = |stream| Ok(Bare { socket: bare_unix(stream)?, tls: None });
-            let served =
-                Some(builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades());
-            told.serve(UntilGranted { served, handover, bare }, UntilGranted::finish).await
-        }
-        Stream::Tls(stream) => {
-            let bare = |stream: TlsStream| {
-                let (stream, tls) = stream.into_parts();
-                Ok(Bare { socket: bare_tcp(stream)?, tls: Some(tls) })
-            };
-            let served =
-                Some(builder.serve_connection(deadlined(&context.hub, early, stream), service).with_upgrades());
-            told.serve(UntilGranted { served, handover, bare }, UntilGranted::finish).await
-        }
-    };
-    match served {
-        Ok(None) => {}
-        Ok(Some((granted, socket))) => event_stream::hand_over(&context, granted, socket),
-        Err(error) => debug!(%error, "a request ended"),
-    }
+    let stream = deadlined(&context.hub, early, stream);
+    let served = Some(builder(&context.hub).serve_connection(stream, service).with_upgrades());
+    told.serve(UntilGranted { served, handover, bare }, UntilGranted::finish).await
 }
 
 /// A socket out of its runtime, and what has been read of it.
@@ -237,7 +235,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     V: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
 {
-    type Output = hyper::Result<Option<(Granted, Option<BareSocket>)>>;
+    type Output = hyper::Result<Option<GrantedSocket>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = self.served.as_mut().map_or(Poll::Ready(Ok(())), |served| Pin::new(served).poll(context));
