@@ -3,8 +3,6 @@
 //! What is malformed is refused over HTTP. Who may not come in is let in and closed with a code at once: a browser's page learns a close code, but
 //! never the status of a refused handshake, and would come back for ever.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use fanfare_guard::{GuestKey, Identity};
 use fanfare_protocol::{CloseReason, Dialect, Mode, Position, RoomName, Session, UserName};
 use hyper::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
@@ -17,6 +15,7 @@ use crate::problem::Problem;
 use crate::query;
 use crate::token::{HeldToken, refusal};
 use crate::upgrade::{TOKEN_PROTOCOL, only, protocols};
+use crate::wall_clock::wall_clock;
 
 /// Which path was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -149,8 +148,7 @@ fn identify<B>(hub: &Hub, request: &Request<B>) -> Result<Identified, Refusal> {
     let settings = hub.settings();
     if let Some(token) = token(request) {
         if settings.guests && GuestKey::is_meant(&token) {
-            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let verified = settings.guest_key.verify(&token, wall);
+            let verified = settings.guest_key.verify(&token, wall_clock());
             return Ok(verified.map(guest).map_err(refusal));
         }
         let verified = hub.verify_token(&token);

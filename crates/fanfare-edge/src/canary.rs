@@ -26,7 +26,7 @@ use tracing::warn;
 pub(crate) use self::way::Visit;
 use self::way::{Visits, Way};
 use crate::hub::Hub;
-use crate::listener::Shared;
+use crate::listener::SharedListener;
 
 /// The canaries of a node.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl fmt::Display for Late {
 
 impl Canaries {
     /// For the shards of `hub`, which accept from these sockets.
-    pub(crate) fn new(hub: &Hub, listeners: Vec<Shared>) -> io::Result<Self> {
+    pub(crate) fn new(hub: &Hub, listeners: Vec<SharedListener>) -> io::Result<Self> {
         let shards = hub.registry().shards().len();
         Ok(Self {
             period: hub.settings().canary,

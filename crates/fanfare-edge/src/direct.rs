@@ -1,7 +1,7 @@
 //! What is said to a user rather than to a room: to all his connections, or into his inbox.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_fanout::{Delivery, Receipt};
@@ -11,6 +11,7 @@ use fanfare_registry::{Item, Letter, Place, Ring, Routed};
 
 use crate::hub::Hub;
 use crate::shard::Order;
+use crate::wall_clock::wall_clock;
 
 /// What senders are told when a shard is over its bound.
 pub(crate) const OVERLOADED: &str = "this node cannot take more messages now; try again";
@@ -85,7 +86,7 @@ impl Hub {
 
 /// The frame of something said to a user now.
 pub(crate) fn told_frame(message: &Payload, user: Option<&UserName>, mention: Option<&RoomName>) -> Bytes {
-    let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let at_ms = wall_clock().as_millis() as u64;
     let mut frame = Vec::new();
     Dialect::Json.encode_event(&Event::Told { message, user, mention, at_ms }, true, &mut frame);
     frame.into()

@@ -96,28 +96,28 @@ pub(crate) struct Permit {
 
 impl Gate {
     pub(crate) fn new(limits: GateLimits, beyond: Arc<BeyondLimits>) -> Arc<Self> {
+        Self::make(limits, beyond, None)
+    }
+
+    /// The same, which lets nobody in while what is queued comes near its bound: who comes now would be among those that make place.
+    pub(crate) fn before(limits: GateLimits, beyond: Arc<BeyondLimits>, queued: Arc<Budget>) -> Arc<Self> {
+        Self::make(limits, beyond, Some(queued))
+    }
+
+    fn make(limits: GateLimits, beyond: Arc<BeyondLimits>, queued: Option<Arc<Budget>>) -> Arc<Self> {
         let gate = Self {
             connections_max: AtomicUsize::new(0),
             per_ip_max: AtomicUsize::new(0),
             per_ip_per_second_max: AtomicU32::new(0),
             observes: AtomicBool::new(false),
             beyond,
-            queued: None,
+            queued,
             open: AtomicUsize::new(0),
             per_ip: DashMap::new(),
             often: Mutex::default(),
         };
         gate.set_limits(limits);
         Arc::new(gate)
-    }
-
-    /// The same, which lets nobody in while what is queued comes near its bound: who comes now would be among those that make place.
-    pub(crate) fn before(limits: GateLimits, beyond: Arc<BeyondLimits>, queued: Arc<Budget>) -> Arc<Self> {
-        let mut gate = Self::new(limits, beyond);
-        if let Some(gate) = Arc::get_mut(&mut gate) {
-            gate.queued = Some(queued);
-        }
-        gate
     }
 
     /// Seven eighths of the budget are used. Holds also where other limits are only observed: it bounds memory.

@@ -13,7 +13,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use fanfare_fanout::{Budget, Intake, ShardStats};
@@ -25,11 +25,12 @@ use crate::engine::Engine;
 use crate::gate::Gate;
 use crate::idempotency::Idempotency;
 use crate::ledger::{Closed, Ledger};
-use crate::listener::{Peer, Shared};
+use crate::listener::{Peer, SharedListener};
 use crate::observed::{BeyondLimits, Limit};
 use crate::people::{Known, user_rules};
 use crate::reload::Reloads;
 use crate::shard::Order;
+use crate::wall_clock::wall_clock;
 use crate::{Counters, Drain, HeldQueue, ModerationStats, OBSERVED_LIMITS, RevocationList, Settings};
 
 /// A metrics page and its content type.
@@ -127,14 +128,13 @@ impl Hub {
     }
 
     /// How often the settings have been replaced.
-    #[must_use]
-    pub fn settings_version(&self) -> u64 {
+    pub(crate) fn settings_version(&self) -> u64 {
         self.settings_version.load(Ordering::Acquire)
     }
 
     /// Puts what may change at run time of `settings` in the place of what holds: all of it at once. Rooms that live keep the options they
     /// were made with. A shard sees it at the beginning of its next turn.
-    pub fn replace_settings(&self, settings: &Settings) {
+    pub(crate) fn replace_settings(&self, settings: &Settings) {
         let settings = self.settings.load().reloaded(settings);
         self.gate.set_limits(settings.gate_limits());
         self.registry.set_rooms_max(settings.registry.rooms_max, settings.observes);
@@ -164,7 +164,7 @@ impl Hub {
     }
 
     /// For shards that accept from these sockets. Once.
-    pub(crate) fn make_canaries(&self, listeners: Vec<Shared>) -> std::io::Result<()> {
+    pub(crate) fn make_canaries(&self, listeners: Vec<SharedListener>) -> std::io::Result<()> {
         let _ = self.canaries.set(Canaries::new(self, listeners)?);
         Ok(())
     }
@@ -265,10 +265,10 @@ impl Hub {
         self.ledger.record(closed);
     }
 
-    /// A time of the node's clock as milliseconds since 1970.
-    pub(crate) fn wall_ms(&self, at: Duration) -> u64 {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        wall.saturating_sub(self.now().saturating_sub(at)).as_millis() as u64
+    /// Tells times of the node's clock in milliseconds since 1970, all by one look at both clocks.
+    pub(crate) fn wall_ms(&self) -> impl Fn(Duration) -> u64 + use<> {
+        let (wall, now) = (wall_clock(), self.now());
+        move |at| wall.saturating_sub(now.saturating_sub(at)).as_millis() as u64
     }
 
     /// What moderation has done.

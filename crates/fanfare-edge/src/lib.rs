@@ -51,6 +51,7 @@ mod token;
 mod traces;
 mod trusted;
 mod upgrade;
+mod wall_clock;
 
 pub use address::Address;
 pub use canary::Canary;

@@ -74,7 +74,7 @@ pub struct Listeners {
 
 /// One of the sockets behind [`Listeners`], and who accepts from it.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SharedListener {
     pub(crate) address: Address,
     pub(crate) shards: Vec<usize>,
 }
@@ -276,13 +276,13 @@ impl Listeners {
     }
 
     /// Which shards accept from which socket. Some of the descriptors may be of one socket, also of those that were inherited.
-    pub(crate) fn shared(&self) -> Vec<Shared> {
-        let mut all: Vec<(Option<u64>, Shared)> = Vec::new();
+    pub(crate) fn shared(&self) -> Vec<SharedListener> {
+        let mut all: Vec<(Option<u64>, SharedListener)> = Vec::new();
         for (shard, ShardListener(bound)) in self.shards.iter().enumerate() {
             let cookie = bound.inner.cookie();
             match all.iter_mut().find(|(known, shared)| *known == cookie && shared.address == bound.address) {
                 Some((_, shared)) => shared.shards.push(shard),
-                None => all.push((cookie, Shared { address: bound.address.clone(), shards: vec![shard] })),
+                None => all.push((cookie, SharedListener { address: bound.address.clone(), shards: vec![shard] })),
             }
         }
         all.into_iter().map(|(_, shared)| shared).collect()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fanfare_guard::{Identity, SharedBucket};
 use fanfare_protocol::{CloseReason, UserName};
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::Settings;
 use crate::hub::{Hub, SHARD_ANSWER_MAX};
 use crate::shard::Order;
+use crate::wall_clock::wall_clock;
 
 /// A user's bucket is full again so long after he has said his last, whatever his rate: it holds one second's worth.
 const BUCKET_FULL: Duration = Duration::from_secs(1);
@@ -85,7 +86,6 @@ impl Hub {
 
     /// The token that brings a guest back as the same user.
     pub(crate) fn guest_token(&self, user: &UserName, guest: u64) -> Option<String> {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.settings().guest_key.mint(user, guest, wall)
+        self.settings().guest_key.mint(user, guest, wall_clock())
     }
 }

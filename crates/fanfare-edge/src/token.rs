@@ -1,11 +1,12 @@
 //! Tokens at the edge: checked against the time of day, and what a connection keeps of the one it came with.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fanfare_guard::{Bucket, Identity, Published, TokenError, TokenMark, Verified};
 use fanfare_protocol::{CloseReason, UserName};
 
 use crate::hub::Hub;
+use crate::wall_clock::wall_clock;
 
 /// Refreshes a connection may try at once; checking a signature is work.
 const REFRESHES_BURST: u32 = 10;
@@ -85,11 +86,6 @@ impl HeldToken {
 /// Seconds as clients are told them: rounded up, so that 0 means that it is over.
 pub(crate) fn seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
-}
-
-/// The time since 1970.
-pub(crate) fn wall_clock() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// How a connection ends whose token does not hold.

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::route::{Call, Form, Parameter, Route, now};
-use crate::hub::Hub;
 use crate::ledger::{Closed, Sought};
 use crate::problem::{Answer, Problem, json};
 
@@ -73,10 +72,10 @@ struct ClosesBody {
 }
 
 impl CloseBody {
-    fn new(hub: &Hub, number: u64, closed: &Closed) -> Self {
+    fn new(number: u64, closed: &Closed, at_ms: u64) -> Self {
         Self {
             number,
-            at_ms: hub.wall_ms(closed.at),
+            at_ms,
             connection: closed.connection.to_string(),
             user: closed.user.as_ref().map(|user| user.as_str().to_owned()),
             address: closed.address.map(|address| address.to_string()),
@@ -103,8 +102,9 @@ fn list(call: &Call) -> Result<Answer, Problem> {
     let next = found.last().filter(|_| has_more).map(|(number, _)| *number);
     let counts = hub.counters().closes.iter().map(|count| count.load(Ordering::Relaxed));
     let reasons: BTreeMap<_, _> = CloseReason::LABELS.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect();
+    let at_ms = hub.wall_ms();
     let body = ClosesBody {
-        closes: found.iter().map(|(number, closed)| CloseBody::new(hub, *number, closed)).collect(),
+        closes: found.iter().map(|(number, closed)| CloseBody::new(*number, closed, at_ms(closed.at))).collect(),
         next,
         kept: hub.ledger().len(),
         total: reasons.values().sum(),

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::body::{parse, read_body};
 use super::route::{Call, Form, Parameter, Route, now};
 use crate::problem::{Answer, Problem, json as answer};
-use crate::token::wall_clock;
+use crate::wall_clock::wall_clock;
 
 /// Revocations in one answer.
 const LIST_MAX: usize = 1_000;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::Address;
-use crate::listener::{Peer, Shared};
+use crate::listener::{Peer, SharedListener};
 
 /// One socket that listens, and who accepts from it.
 #[derive(Debug)]
@@ -26,12 +26,12 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    pub(super) fn all(shared: Vec<Shared>) -> Box<[Self]> {
+    pub(super) fn all(shared: Vec<SharedListener>) -> Box<[Self]> {
         let addresses: Vec<Address> = shared.iter().map(|shared| shared.address.clone()).collect();
         let is_only = |address: &Address| addresses.iter().filter(|&other| other == address).count() == 1;
         shared
             .into_iter()
-            .map(|Shared { address, shards }| Self {
+            .map(|SharedListener { address, shards }| Self {
                 is_only: is_only(&address),
                 target: target(address),
                 shards,
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_anew_before_he_has_answered() {
-        let shared = |shards: Vec<usize>| Shared { address: "127.0.0.1:80".parse().unwrap(), shards };
+        let shared = |shards: Vec<usize>| SharedListener { address: "127.0.0.1:80".parse().unwrap(), shards };
         let ways = Way::all(vec![shared(vec![0]), shared(vec![1])]);
         assert!(ways.iter().all(|way| !way.is_only && way.waited(Duration::ZERO).is_none()));
         let ms = Duration::from_millis;

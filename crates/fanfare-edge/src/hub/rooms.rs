@@ -1,6 +1,6 @@
 //! What the settings say of a room, by its namespace.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fanfare_guard::{Filter, NamespacePolicy, Ruling};
 use fanfare_protocol::{HistoryPage, Past, PayloadRef, Rate, RoomName};
@@ -58,9 +58,7 @@ impl Hub {
 
     /// A page of history with the time of day in it. `has_since`: it was asked for from a position.
     pub(crate) fn history_page(&self, page: Page, has_since: bool) -> HistoryPage {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = self.now();
-        let at_ms = |at: Duration| wall.saturating_sub(now.saturating_sub(at)).as_millis() as u64;
+        let at_ms = self.wall_ms();
         let past = |kept: Kept| Past { published: kept.published, at_ms: at_ms(kept.at) };
         HistoryPage {
             messages: page.messages.into_iter().map(past).collect(),
