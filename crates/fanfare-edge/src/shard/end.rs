@@ -76,6 +76,17 @@ impl ShardLoop {
         self.say_last(lane, &echo, false, deadline);
     }
 
+    /// Time a peer that was evicted has to take its close frame: it is behind, so it gets longer than others.
+    fn linger(&self, reason: CloseReason) -> Duration {
+        let heartbeat = &self.settings.heartbeat;
+        match reason {
+            CloseReason::SlowConsumer { .. } | CloseReason::SlowConsumerResumable { .. } => {
+                heartbeat.close + heartbeat.write
+            }
+            _ => heartbeat.close,
+        }
+    }
+
     fn say_last(&mut self, lane: LaneId, frame: &[u8], waits_for_queue: bool, deadline: std::time::Duration) {
         let is_out = if waits_for_queue {
             self.fanout.last_words_after_queue(lane, frame, &mut self.sockets)

@@ -8,6 +8,7 @@ mod again;
 mod allowance;
 mod connection;
 mod crowd;
+mod deadlines;
 mod end;
 mod event_stream;
 mod handshake;
@@ -38,18 +39,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_fanout::{FlushQuota, Intake, LaneEvent, LaneId, Shard};
+use fanfare_protocol::CloseReason;
 use fanfare_protocol::wire::{History, Inflater};
-use fanfare_protocol::{CloseReason, Dialect};
 use fanfare_registry::{Absence, Item, Said};
 use mio::{Events, Poll, Token};
 use tokio::io::unix::AsyncFd;
 
-use self::connection::{Connection, Phase};
+use self::connection::Connection;
 use self::crowd::Crowd;
 use self::handshake::Entrance;
-use self::heartbeat::Beat;
 use self::leaving::Leaving;
-use self::moment::Moment;
 use self::newcomers::Newcomers;
 use self::recovery::Behind;
 use self::rooms::LocalRooms;
@@ -216,29 +215,6 @@ impl ShardLoop {
         Ok(())
     }
 
-    fn next_deadline(&self) -> Option<Duration> {
-        let pressed = (!self.pressed.is_empty()).then(|| self.now + PRESSURE_RETRY);
-        let pace = self.leaving.as_ref().map(|leaving| leaving.next(self.now, self.open));
-        let accept = self.entrance.as_ref().and_then(|entrance| entrance.retry_at);
-        let newcomer = self.newcomers.next_deadline();
-        let crowd = self.crowd.next();
-        let absent = self.absences.front().map(|&(due, _)| due);
-        [
-            self.timers.next(),
-            self.fanout.next_wait(),
-            pressed,
-            self.behind.next_look(),
-            pace,
-            accept,
-            newcomer,
-            crowd,
-            absent,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
     /// One turn. `true` when there is more to do at once.
     fn turn(&mut self) -> std::io::Result<bool> {
         let polled_all = self.take_events()?;
@@ -400,68 +376,6 @@ impl ShardLoop {
             self.fanout.take_events(&mut lane_events);
         }
         self.lane_events = lane_events;
-    }
-
-    fn see_to_deadlines(&mut self) {
-        while let Some((due, lane)) = self.timers.pop_due(self.now) {
-            let now = self.now;
-            let limits = self.settings.heartbeat;
-            let Some(connection) = self.connection(lane) else { continue };
-            if connection.armed != due {
-                continue;
-            }
-            // Taken: whatever is waited for next is armed anew, however late it is.
-            connection.armed = Moment::NEVER;
-            if let Phase::Closing { deadline, .. } = connection.phase {
-                if deadline <= now.into() {
-                    self.remove(lane);
-                } else {
-                    self.arm(lane, deadline.into());
-                }
-                continue;
-            }
-            let Some(expires) = self.see_to_token(lane) else { continue };
-            let Some(connection) = self.connection(lane) else { continue };
-            let (is_paused, is_stream) = (connection.is_paused, connection.session.dialect() == Dialect::Sse);
-            let Some(heartbeat) = connection.heartbeat() else { continue };
-            if is_paused {
-                // Its pong may be among what we do not read: silence that is our doing proves nothing.
-                heartbeat.heard(now);
-            }
-            match heartbeat.beat(now, &limits) {
-                Beat::Wait(until) => self.arm(lane, until.min(expires)),
-                Beat::Ping => {
-                    if is_stream {
-                        heartbeat.expects_nothing();
-                    }
-                    self.ping(lane);
-                    // The same question again in this round: now the pong's deadline may be the next.
-                    self.arm(lane, now);
-                }
-                Beat::PongTimeout => {
-                    self.end(lane, CloseReason::PongTimeout { ms: limits.pong.as_millis() as u64 });
-                }
-                Beat::WriteTimeout => {
-                    let queued = self.fanout.queued(lane);
-                    self.end(lane, CloseReason::WriteTimeout { bytes: queued.bytes, messages: queued.messages });
-                }
-            }
-        }
-    }
-
-    /// Waits for `due`, whatever was waited for before.
-    fn arm(&mut self, lane: LaneId, due: Duration) {
-        if let Some(connection) = self.connection(lane) {
-            connection.armed = due.into();
-            self.timers.arm(due.into(), lane);
-        }
-    }
-
-    /// Waits for `due` unless something earlier is waited for.
-    fn arm_by(&mut self, lane: LaneId, due: Duration) {
-        if self.connection(lane).is_some_and(|connection| connection.armed > due.into()) {
-            self.arm(lane, due);
-        }
     }
 
     fn connection(&mut self, lane: LaneId) -> Option<&mut Connection> {

@@ -174,10 +174,6 @@ impl ShardLoop {
         for letter in inbox.letters() {
             frames.extend_from_slice(&letter.frame);
         }
-        if self.replies.owner == Some(lane) {
-            self.replies_of(lane, true).extend_from_slice(&frames);
-        } else {
-            self.fanout.reply(lane, Lane::Data, &frames, &mut self.sockets);
-        }
+        self.send_in_place(lane, &frames);
     }
 }

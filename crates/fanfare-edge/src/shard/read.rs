@@ -1,10 +1,8 @@
 //! From readable sockets to inputs: bytes in, one input at a time, its action performed.
 
-use std::time::Duration;
-
 use fanfare_fanout::{Lane, LaneId};
 use fanfare_protocol::wire::{Agreement, Decoder, Deflated, Input, Message, Opcode, Squeezed, frame};
-use fanfare_protocol::{Action, CloseReason, Dialect, sse};
+use fanfare_protocol::{Action, CloseReason, Dialect};
 
 use super::connection::Phase;
 use super::leaving::tenths;
@@ -217,6 +215,15 @@ impl ShardLoop {
         if is_in_turn { &mut self.replies.data } else { &mut self.replies.control }
     }
 
+    /// Sends frames that keep their place: among the connection's replies while it is being read, at once otherwise.
+    pub(super) fn send_in_place(&mut self, lane: LaneId, frames: &[u8]) {
+        if self.replies.owner == Some(lane) {
+            self.replies_of(lane, true).extend_from_slice(frames);
+        } else {
+            self.fanout.reply(lane, Lane::Data, frames, &mut self.sockets);
+        }
+    }
+
     /// Bytes answered to this connection during the read under way and not sent yet.
     pub(super) fn replies_waiting(&self, lane: LaneId) -> usize {
         let Replies { owner, control, data } = &self.replies;
@@ -236,28 +243,6 @@ impl ShardLoop {
         self.fanout.reply(lane, Lane::Control, control, &mut self.sockets);
         data.clear();
         control.clear();
-    }
-
-    pub(super) fn ping(&mut self, lane: LaneId) {
-        let mut ping = Vec::with_capacity(2);
-        if self.is_event_stream(lane) {
-            ping.extend_from_slice(sse::HEARTBEAT);
-        } else {
-            frame(Opcode::Ping, &[], &mut ping);
-        }
-        self.fanout.reply(lane, Lane::Control, &ping, &mut self.sockets);
-        self.see_to_lanes();
-    }
-
-    /// Time a peer that was evicted has to take its close frame: it is behind, so it gets longer than others.
-    pub(super) fn linger(&self, reason: CloseReason) -> Duration {
-        let heartbeat = &self.settings.heartbeat;
-        match reason {
-            CloseReason::SlowConsumer { .. } | CloseReason::SlowConsumerResumable { .. } => {
-                heartbeat.close + heartbeat.write
-            }
-            _ => heartbeat.close,
-        }
     }
 }
 

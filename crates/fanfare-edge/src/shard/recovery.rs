@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fanfare_fanout::{Lane, LaneId, RoomId};
+use fanfare_fanout::{LaneId, RoomId};
 use fanfare_guard::Verdict;
 use fanfare_protocol::{CloseReason, ErrorCode, Event, Mode, Position, ReplyId, RoomEvent, Target};
 use fanfare_registry::{Missed, PageQuery, Portion, Room};
@@ -215,11 +215,7 @@ impl ShardLoop {
             count += 1;
         }
         self.hub.counters().replayed.fetch_add(count, Ordering::Relaxed);
-        if self.replies.owner == Some(lane) {
-            self.replies_of(lane, true).extend_from_slice(&frames);
-        } else {
-            self.fanout.reply(lane, Lane::Data, &frames, &mut self.sockets);
-        }
+        self.send_in_place(lane, &frames);
     }
 
     /// Tells those who have taken what they were told the next part of what they missed.
