@@ -1,15 +1,17 @@
 //! Log lines on stderr, as text or JSON, with repetitions collapsed.
 //!
-//! A node under trouble says the same thing thousands of times a second. Of identical lines that follow each other
-//! within a second the first is written, the others are counted, and the count is written when another line comes or
-//! the second is over. Lines are compared without their time, which is put in front only when they are written.
+//! A node under trouble says the same thing thousands of times a second. Of identical lines within a second the first is written,
+//! the others are counted, whatever else is said in between, and at the end of the second the line is written once more with its count. Lines are
+//! compared without their time, which is put in front only when they are written: the level, the target, the message and every
+//! field have to be the same. Of lines that differ one place in the code writes so many a second; the others are counted, too.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
+use tracing::Metadata;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -19,9 +21,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::cli::colour;
 use crate::config::LogFormat;
+use repeats::{Account, Place, Repeats, Verdict};
 
-/// Time in which identical lines become one.
-const WINDOW: Duration = Duration::from_secs(1);
+mod repeats;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +47,6 @@ const LINES_MAX: usize = 8_192;
 #[must_use = "dropping it at once means that the last repetitions before the end are not counted"]
 pub struct LogGuard {
     log: Log,
-    lost: ErrorCounter,
     /// Dropped last: it writes what waits.
     _writer: WorkerGuard,
 }
@@ -53,10 +54,6 @@ pub struct LogGuard {
 impl Drop for LogGuard {
     fn drop(&mut self) {
         self.log.flush();
-        let lost = self.lost.dropped_lines();
-        if lost > 0 {
-            tracing::warn!(lost, "log lines were lost: stderr was read too slowly");
-        }
     }
 }
 
@@ -68,7 +65,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<LogGuard, LogError> {
     // A pipe that nobody reads must not hold the threads that carry connections: a thread of its own writes.
     let (out, writer) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).finish(io::stderr());
     let lost = out.error_counter();
-    let log = Log::new(format, Box::new(out));
+    let log = Log::new(format, Box::new(out), Some(lost));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::builder().parse(level)?)
         .with_writer(log.clone())
@@ -79,8 +76,8 @@ pub fn start(format: LogFormat, level: &str) -> Result<LogGuard, LogError> {
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init()?,
     }
     let waiting = log.clone();
-    std::thread::Builder::new().name("log".to_owned()).spawn(move || waiting.write_counts())?;
-    Ok(LogGuard { log, lost, _writer: writer })
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || waiting.write_accounts())?;
+    Ok(LogGuard { log, _writer: writer })
 }
 
 /// The log of the process: whoever has a line takes the lock for as long as writing it takes.
@@ -97,6 +94,9 @@ struct Shared {
 struct Sink {
     repeats: Repeats,
     out: Box<dyn Write + Send>,
+    /// Lines that `out` had no place for, and how many of them were told.
+    lost: Option<ErrorCounter>,
+    told: usize,
 }
 
 impl fmt::Debug for Log {
@@ -106,16 +106,18 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    fn new(format: LogFormat, out: Box<dyn Write + Send>) -> Self {
-        let sink = Mutex::new(Sink { repeats: Repeats::default(), out });
+    fn new(format: LogFormat, out: Box<dyn Write + Send>, lost: Option<ErrorCounter>) -> Self {
+        let sink = Mutex::new(Sink { repeats: Repeats::default(), out, lost, told: 0 });
         Self(Arc::new(Shared { format, sink, counting: Condvar::new() }))
     }
 
-    fn line(&self, line: &[u8], now: Instant) {
+    fn line(&self, place: Option<&Place>, line: &[u8], now: Instant) {
         let mut sink = self.0.sink.lock();
-        match sink.repeats.take(line, now) {
-            Verdict::Write { repeated } => {
-                self.write_count(&mut sink, repeated);
+        let accounts = sink.repeats.over(now);
+        self.account(&mut sink, accounts);
+        match place.map_or(Verdict::Write, |place| sink.repeats.take(place, line, now)) {
+            Verdict::Write => {
+                self.tell_lost(&mut sink);
                 self.write(&mut sink, line);
             }
             Verdict::First => _ = self.0.counting.notify_one(),
@@ -125,40 +127,62 @@ impl Log {
 
     fn flush(&self) {
         let mut sink = self.0.sink.lock();
-        let repeated = sink.repeats.end();
-        self.write_count(&mut sink, repeated);
+        let accounts = sink.repeats.end();
+        self.account(&mut sink, accounts);
+        self.tell_lost(&mut sink);
     }
 
-    /// Writes each count when its time is over. Never returns.
-    fn write_counts(&self) {
+    /// Writes what was held back when its second is over. Never returns.
+    fn write_accounts(&self) {
         let mut sink = self.0.sink.lock();
         loop {
             match sink.repeats.deadline() {
                 None => self.0.counting.wait(&mut sink),
-                Some(deadline) => {
-                    let over = self.0.counting.wait_until(&mut sink, deadline).timed_out();
-                    // The count may have been written, and another begun, while this thread slept.
-                    if over && sink.repeats.deadline() == Some(deadline) {
-                        let repeated = sink.repeats.end();
-                        self.write_count(&mut sink, repeated);
-                    }
-                }
+                Some(deadline) => _ = self.0.counting.wait_until(&mut sink, deadline),
             }
+            let accounts = sink.repeats.over(Instant::now());
+            self.account(&mut sink, accounts);
         }
     }
 
-    fn write_count(&self, sink: &mut Sink, repeated: u64) {
-        if repeated == 0 {
+    fn account(&self, sink: &mut Sink, accounts: Vec<Account>) {
+        for account in accounts {
+            let line = match account {
+                Account::Repeated { line, times } => with_count(self.0.format, &line, times),
+                Account::Withheld { level, target, lines } => {
+                    let message = "more lines of this kind within a second, not written";
+                    self.own(level.as_str(), &target, message, "withheld", lines)
+                }
+            };
+            self.write(sink, &line);
+        }
+    }
+
+    /// Says how many lines stderr did not take in time, if any.
+    fn tell_lost(&self, sink: &mut Sink) {
+        let lost = |sink: &Sink| sink.lost.as_ref().map_or(0, ErrorCounter::dropped_lines);
+        let before = lost(sink);
+        if before == sink.told {
             return;
         }
+        let message = "log lines were lost: stderr was read too slowly";
+        let line = self.own("WARN", module_path!(), message, "lost", (before - sink.told) as u64);
+        self.write(sink, &line);
+        // Nobody else writes meanwhile: if this line was lost as well, the next one tells of all.
+        if lost(sink) == before {
+            sink.told = before;
+        }
+    }
+
+    /// A line of the log's own.
+    fn own(&self, level: &str, target: &str, message: &str, field: &str, count: u64) -> Vec<u8> {
         let line = match self.0.format {
-            LogFormat::Text => format!(" INFO fanfare_server::log: the line before was repeated {repeated} times\n"),
+            LogFormat::Text => format!("{level:>5} {target}: {message} {field}={count}\n"),
             LogFormat::Json => format!(
-                "{{\"level\":\"INFO\",\"message\":\"the line before was repeated\",\"repeated\":{repeated},\
-                 \"target\":\"fanfare_server::log\"}}\n"
+                "{{\"level\":\"{level}\",\"message\":\"{message}\",\"{field}\":{count},\"target\":\"{target}\"}}\n"
             ),
         };
-        self.write(sink, line.as_bytes());
+        line.into_bytes()
     }
 
     /// Writes `line` with the time in front. A log that cannot be written must not stop the node, so errors are
@@ -182,21 +206,38 @@ impl Log {
     }
 }
 
+/// `line` with one more field behind the others: how often it came again.
+fn with_count(format: LogFormat, line: &[u8], times: u64) -> Vec<u8> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    match (format, line.strip_suffix(b"}")) {
+        (LogFormat::Json, Some(open)) => [open, format!(",\"repeated\":{times}}}\n").as_bytes()].concat(),
+        (LogFormat::Json | LogFormat::Text, _) => [line, format!(" repeated={times}\n").as_bytes()].concat(),
+    }
+}
+
 impl<'a> MakeWriter<'a> for Log {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Line(self)
+        Line { log: self, place: None }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
+        Line { log: self, place: Some(Place::of(metadata)) }
     }
 }
 
 /// Takes one line. The formatter writes each whole, in a single call.
 #[derive(Debug)]
-struct Line<'a>(&'a Log);
+struct Line<'a> {
+    log: &'a Log,
+    /// Where it comes from; without it, it is written.
+    place: Option<Place>,
+}
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.line(line, Instant::now());
+        self.log.line(self.place.as_ref(), line, Instant::now());
         Ok(line.len())
     }
 
@@ -205,55 +246,17 @@ impl Write for Line<'_> {
     }
 }
 
-/// The last line written and how often it came again. A plain value that is told the time.
-#[derive(Debug, Default)]
-struct Repeats {
-    /// The line, and when it was written.
-    last: Option<(Vec<u8>, Instant)>,
-    repeated: u64,
-}
-
-/// What to do with a line.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Write it, after the count of the line before where that is not 0.
-    Write {
-        /// How often the line before was held back.
-        repeated: u64,
-    },
-    /// Hold it back; it is the first that is.
-    First,
-    /// Hold it back.
-    Again,
-}
-
-impl Repeats {
-    fn take(&mut self, line: &[u8], now: Instant) -> Verdict {
-        let again = self.last.as_ref().is_some_and(|(last, at)| last == line && now.duration_since(*at) < WINDOW);
-        if again {
-            self.repeated += 1;
-            return if self.repeated == 1 { Verdict::First } else { Verdict::Again };
-        }
-        let repeated = self.end();
-        self.last = Some((line.to_vec(), now));
-        Verdict::Write { repeated }
-    }
-
-    /// When the count has to be written; `None` while there is none.
-    fn deadline(&self) -> Option<Instant> {
-        self.last.as_ref().filter(|_| self.repeated > 0).map(|(_, at)| *at + WINDOW)
-    }
-
-    /// Ends the count; the next line is written whatever it says.
-    fn end(&mut self) -> u64 {
-        self.last = None;
-        std::mem::take(&mut self.repeated)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// Some place in the code.
+    fn place() -> Place {
+        let span = tracing::subscriber::with_default(tracing_subscriber::registry(), || tracing::error_span!("here"));
+        Place::of(span.metadata().expect("a span that is on"))
+    }
 
     /// Everything written, readable while the log still writes; the condition tells of each write.
     #[derive(Clone, Default)]
@@ -277,79 +280,130 @@ mod tests {
         }
     }
 
-    #[test]
-    fn identical_lines_within_a_second_are_counted() {
-        let start = Instant::now();
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let mut repeats = Repeats::default();
-        assert_eq!(repeats.take(b"a", at(0)), Verdict::Write { repeated: 0 });
-        assert_eq!(repeats.deadline(), None);
-        assert_eq!(repeats.take(b"a", at(10)), Verdict::First);
-        assert_eq!(repeats.take(b"a", at(999)), Verdict::Again);
-        assert_eq!(repeats.deadline(), Some(at(1000)));
-        assert_eq!(repeats.take(b"a", at(1000)), Verdict::Write { repeated: 2 });
-        assert_eq!(repeats.take(b"b", at(1001)), Verdict::Write { repeated: 0 });
-        assert_eq!(repeats.take(b"a", at(1002)), Verdict::Write { repeated: 0 });
-        assert_eq!(repeats.take(b"a", at(1003)), Verdict::First);
-        assert_eq!(repeats.take(b"c", at(1004)), Verdict::Write { repeated: 1 });
+    /// What `say` logs, but for the times, and until all of it was said.
+    fn logged(format: LogFormat, say: impl FnOnce()) -> String {
+        let written = Written::default();
+        let log = Log::new(format, Box::new(written.clone()), None);
+        let builder = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).without_time();
+        match format {
+            LogFormat::Text => tracing::subscriber::with_default(builder.finish(), say),
+            LogFormat::Json => tracing::subscriber::with_default(builder.json().flatten_event(true).finish(), say),
+        }
+        log.flush();
+        written.text()
     }
 
     #[test]
-    fn a_thousand_identical_events_make_two_lines() {
-        let written = Written::default();
-        let log = Log::new(LogFormat::Text, Box::new(written.clone()));
-        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).without_time().finish();
-        // The clock does not stand still for the test: a slow machine may need more than one window.
+    fn a_thousand_events_of_two_lines_in_turn_make_two_lines_and_two_counts() {
+        // The clock does not stand still for the test: a slow machine may need more than one second.
         let began = Instant::now();
-        tracing::subscriber::with_default(subscriber, || {
-            for _ in 0..1000 {
-                tracing::warn!(room = "lobby", "full");
+        let text = logged(LogFormat::Text, || {
+            for n in 0..1000 {
+                tracing::warn!(room = if n % 2 == 0 { "lobby" } else { "attic" }, "full");
             }
         });
-        log.flush();
-        let windows = 1 + began.elapsed().as_secs() as usize;
-        let text = written.text();
-        let (counts, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("was repeated"));
-        assert!((1..=windows).contains(&lines.len()), "{text}");
-        assert!(lines[0].contains(" WARN ") && lines[0].ends_with("full room=\"lobby\""), "{text}");
-        let held: usize =
-            counts.iter().map(|line| line.split(' ').rev().nth(1).unwrap().parse::<usize>().unwrap()).sum();
-        assert_eq!(held + lines.len(), 1000, "{text}");
+        let seconds = 1 + began.elapsed().as_secs() as usize;
+        for room in ["lobby", "attic"] {
+            let of_room = text
+                .lines()
+                .filter(|line| line.contains(&format!(" WARN fanfare_server::log::tests: full room=\"{room}\"")));
+            let (counts, lines): (Vec<&str>, Vec<&str>) = of_room.partition(|line| line.contains(" repeated="));
+            assert!((1..=seconds).contains(&lines.len()) && lines[0].ends_with('"'), "{text}");
+            let counted: usize =
+                counts.iter().map(|line| line.split('=').next_back().unwrap().parse::<usize>().unwrap()).sum();
+            assert_eq!(counted + lines.len(), 500, "{text}");
+        }
     }
 
     #[test]
     fn json_lines_stay_json_with_the_time_first() {
-        let written = Written::default();
-        let log = Log::new(LogFormat::Json, Box::new(written.clone()));
-        let builder = tracing_subscriber::fmt().with_writer(log.clone()).without_time().json().flatten_event(true);
-        tracing::subscriber::with_default(builder.finish(), || {
-            for connection in [7, 7, 8] {
-                tracing::info!(connection, "closed");
+        let text = logged(LogFormat::Json, || tracing::info!(connection = 7, "closed"));
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(text.starts_with("{\"timestamp\":\"2"), "{text}");
+        assert_eq!((&line["connection"], &line["message"]), (&7.into(), &"closed".into()));
+
+        let count = with_count(LogFormat::Json, b"{\"level\":\"INFO\",\"span\":{\"a\":{}}}\n", 12);
+        assert_eq!(String::from_utf8(count).unwrap(), "{\"level\":\"INFO\",\"span\":{\"a\":{}},\"repeated\":12}\n");
+    }
+
+    #[test]
+    fn a_flood_of_lines_that_differ_is_cut_and_counted_in_both_formats() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let began = Instant::now();
+            let text = logged(format, || {
+                for connection in 0..1000 {
+                    tracing::info!(connection, "evicted");
+                }
+                tracing::error!("a shard failed");
+            });
+            let seconds = 1 + began.elapsed().as_secs() as usize;
+            let written = text.lines().filter(|line| line.contains("evicted")).count();
+            assert!((100..=100 * seconds).contains(&written), "{text}");
+            let count = |line: &str| match format {
+                LogFormat::Text => line.split(" withheld=").nth(1)?.parse::<usize>().ok(),
+                LogFormat::Json => {
+                    Some(serde_json::from_str::<serde_json::Value>(line).ok()?["withheld"].as_u64()? as usize)
+                }
+            };
+            assert_eq!(text.lines().filter_map(count).sum::<usize>() + written, 1000, "{text}");
+            assert!(text.lines().any(|line| count(line).is_some()
+                && line.contains("INFO")
+                && line.contains("fanfare_server::log::tests")));
+            assert!(text.contains("a shard failed"), "{text}");
+        }
+    }
+
+    /// A reader that is slow loses lines; it is told how many as soon as there is a place for that, not at the end alone.
+    #[test]
+    fn lines_that_were_lost_are_told() {
+        let (stuck, written) = (Arc::new(Mutex::new(())), Written::default());
+        struct Slow(Arc<Mutex<()>>, Written);
+        impl Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _until_it_reads = self.0.lock();
+                self.1.write(bytes)
             }
-        });
-        log.flush();
-        let text = written.text();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 3, "{text}");
-        assert!(text.lines().all(|line| line.starts_with("{\"timestamp\":\"2")), "{text}");
-        assert_eq!((&lines[0]["connection"], &lines[0]["message"]), (&7.into(), &"closed".into()));
-        assert_eq!(lines[1]["repeated"], 1);
-        assert_eq!(lines[2]["connection"], 8);
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let held = stuck.lock();
+        let (out, writer) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(8)
+            .finish(Slow(Arc::clone(&stuck), written.clone()));
+        let lost = out.error_counter();
+        let log = Log::new(LogFormat::Text, Box::new(out), Some(lost.clone()));
+        let now = Instant::now();
+        for n in 0..50 {
+            log.line(None, format!("line {n}\n").as_bytes(), now);
+        }
+        assert!(lost.dropped_lines() >= 50 - 10, "{}", lost.dropped_lines());
+        drop(held);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !written.text().contains("log lines were lost") {
+            assert!(Instant::now() < deadline, "nothing was told: {}", written.text());
+            log.line(None, b"and on\n", now);
+            std::thread::yield_now();
+        }
+        drop(writer);
     }
 
     #[test]
     fn a_count_is_written_when_nothing_else_is_said() {
         let written = Written::default();
-        let log = Log::new(LogFormat::Text, Box::new(written.clone()));
+        let log = Log::new(LogFormat::Text, Box::new(written.clone()), None);
         let waiting = log.clone();
-        std::thread::spawn(move || waiting.write_counts());
+        std::thread::spawn(move || waiting.write_accounts());
         let now = Instant::now();
-        log.line(b"a\n", now);
-        log.line(b"a\n", now);
+        for line in [b"a\n", b"b\n", b"a\n"] {
+            log.line(Some(&place()), line, now);
+        }
         let (bytes, wrote) = &*written.0;
         let mut bytes = bytes.lock();
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !String::from_utf8_lossy(&bytes).contains("was repeated 1 times") {
+        while !String::from_utf8_lossy(&bytes).contains("a repeated=1\n") {
             assert!(!wrote.wait_until(&mut bytes, deadline).timed_out(), "no count was written");
         }
     }

@@ -27,6 +27,7 @@ mod keepalive;
 mod leaks;
 mod limits;
 mod links;
+mod log;
 mod metrics;
 mod moderation;
 mod people;
