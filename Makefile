@@ -119,7 +119,7 @@ planted-bugs: ## plants bugs in a copy of the core crates; simulation and models
 	$(say) 'planted bugs, $(SEEDS) seeds, at most $(LOOM_PREEMPTIONS) preemptions'
 	@SEEDS=$(SEEDS) LOOM_PREEMPTIONS=$(LOOM_PREEMPTIONS) tools/planted-bugs $(ARGS)
 
-drain-test: ## 4,000 connections leave over 20 s: evenly, nobody refused (half a minute, on a quiet machine)
+drain-test: ## 4,000 connections leave over 20 s: evenly, idle ones first, nobody refused (half a minute, on a quiet machine)
 	$(say) 'drain of 4,000 connections over 20 s'
 	@cargo test -p fanfare-server --test it $(LOCKED) -- --ignored --nocapture drain::four_thousand
 

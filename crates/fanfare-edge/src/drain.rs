@@ -58,7 +58,7 @@ pub struct Drain {
     step: AtomicU8,
     /// Nothing until it leaves. Written by [`Self::begin`], [`Self::shorten`] and [`Self::halve`].
     plan: watch::Sender<Option<DrainPlan>>,
-    /// Connections that had not answered their close when their shard ended. Written by the shards.
+    /// Connections that did not answer their close in time, or had not when their shard ended. Written by the shards.
     cut: AtomicUsize,
     /// Shards that have ended.
     ended: AtomicUsize,
@@ -163,13 +163,18 @@ impl Drain {
 
     /// One of so many shards has nobody any more; `cut` had not answered their close.
     pub(crate) fn shard_ended(&self, shards: usize, cut: usize) {
-        self.cut.fetch_add(cut, Ordering::Relaxed);
+        self.cut_off(cut);
         if self.ended.fetch_add(1, Ordering::AcqRel) + 1 == shards {
             self.step.fetch_max(Step::Over as u8, Ordering::Release);
         }
     }
 
-    /// Connections that had not answered their close when their shard ended.
+    /// So many connections are let go that have not answered their close in time.
+    pub(crate) fn cut_off(&self, connections: usize) {
+        self.cut.fetch_add(connections, Ordering::Relaxed);
+    }
+
+    /// Connections that did not answer their close in time while the node left service.
     #[must_use]
     pub fn cut(&self) -> usize {
         self.cut.load(Ordering::Relaxed)

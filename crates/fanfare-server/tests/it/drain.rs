@@ -1,5 +1,6 @@
 //! Leaving service: not ready at once, open for the grace, then everybody is told and closed at an even pace.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -165,7 +166,8 @@ async fn closes_are_spread_evenly_over_the_window() {
 }
 
 /// The whole promise at its size, as `make drain-test` runs it: 4,000 connections over 20 s. No 100 ms see more than one and a half times
-/// the even number of closes, nobody is refused before the listener closes, and the exit code is 0.
+/// the even number of closes, on each shard those without recent traffic go first, nobody is refused before the listener closes, and the
+/// exit code is 0.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 #[ignore = "takes half a minute and a quiet machine: make drain-test"]
@@ -177,26 +179,46 @@ async fn four_thousand_leave_evenly_over_twenty_seconds() {
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).expect("a raised limit");
     let mut gateway = Process::fanfare(
         &["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2"],
-        // No pings: what comes first is the close.
+        // No pings: what comes first is the close. And a line for each, in the order in which a shard closed them.
         &[
             ("FANFARE_DRAIN__GRACE_MS", "1000"),
             ("FANFARE_DRAIN__WINDOW_MS", "20000"),
             ("FANFARE_HEARTBEAT__PING_MS", "600000"),
+            ("FANFARE_LOG_LEVEL", "info,fanfare_edge::shard::end=debug"),
         ],
     );
     let (clients, admin) = gateway.addresses();
     let mut closing = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let mut raw = Raw::let_in(clients, "/room/a?format=text").await;
+    let mut idle = HashSet::new();
+    for n in 0..CONNECTIONS {
+        // In turns, so that neither the order of coming nor that of their places is the one to be seen.
+        let is_idle = n % 2 == 0;
+        let mut raw = Raw::let_in(clients, if is_idle { "/ws" } else { "/room/a?format=text" }).await;
+        if is_idle {
+            let welcome: Value = serde_json::from_str(raw.frame().await.text()).expect("JSON");
+            idle.insert(welcome["connection"].as_str().expect("an id").to_owned());
+        }
         closing.spawn(async move {
-            // Not `Raw::frame`: that has less patience.
-            raw.stream.readable().await.expect("a socket");
-            let at = Instant::now();
-            let (code, _) = wait_for_close(&mut raw).await;
-            assert_eq!(code, 1012);
-            at
+            loop {
+                // Not `Raw::frame` alone: that has less patience.
+                if raw.unread.is_empty() {
+                    raw.stream.readable().await.expect("a socket");
+                }
+                let at = Instant::now();
+                let frame = raw.frame().await;
+                if frame.first == 0x88 {
+                    raw.send(&close_frame(1012, "")).await;
+                    assert_eq!(frame.payload[..2], 1012_u16.to_be_bytes());
+                    return at;
+                }
+            }
         });
     }
+    // The others hear something, later than anybody came by more than the order can tell apart.
+    let all_in = Instant::now();
+    wait_until("the idle ones to be idle", async || all_in.elapsed() > Duration::from_millis(300)).await;
+    let receipt = request(admin, "POST", "/api/publish", &[], r#"{"room":"a","message":"x"}"#).await.json();
+    assert_eq!(receipt["delivered"], CONNECTIONS / 2);
     gateway.signal(Signal::TERM);
     wait_until("the drain to begin", async || progress(admin).await["state"] != "serving").await;
     // Somebody comes all the time: let in until the listener closes, and only then turned away.
@@ -218,6 +240,18 @@ async fn four_thousand_leave_evenly_over_twenty_seconds() {
     assert!(times[CONNECTIONS - 1].duration_since(begun) > Duration::from_millis(19_000));
     assert_eq!(gateway.ended().code(), Some(0));
     gateway.err.wait_for(&["left service: every connection was closed"]);
+
+    let said = gateway.err.all();
+    let drained = said.iter().filter(|line| line.contains("reason=\"drain\""));
+    let closed: Vec<&str> = drained.filter_map(|line| line.split("connection=").nth(1)?.split(' ').next()).collect();
+    assert_eq!(closed.len(), CONNECTIONS);
+    for shard in ["0-", "1-"] {
+        let is_idle: Vec<bool> =
+            closed.iter().filter(|id| id.starts_with(shard)).map(|&id| idle.contains(id)).collect();
+        let idle_first = is_idle.iter().take_while(|&&is_idle| is_idle).count();
+        println!("shard {shard}: {} closed, the first {idle_first} idle", is_idle.len());
+        assert!(idle_first > 0 && is_idle[idle_first..].iter().all(|is_idle| !is_idle), "{idle_first} of {is_idle:?}");
+    }
 }
 
 /// Each further signal halves what is left: three minutes become one and a half, and so on until nothing is left.
@@ -468,6 +502,29 @@ async fn who_comes_in_while_the_node_leaves_is_told_too() {
         node.ended().await;
     }
     assert!(let_in > 0, "{refused} were refused, nobody was let in");
+}
+
+/// At the deadline the process ends with 0 all the same, and says how many it cut off: here one that answers its close and three that do not.
+#[tokio::test]
+async fn who_is_cut_off_at_the_deadline_is_counted_in_the_log() {
+    let quick =
+        [("FANFARE_DRAIN__GRACE_MS", "0"), ("FANFARE_DRAIN__WINDOW_MS", "0"), ("FANFARE_HEARTBEAT__CLOSE_MS", "500")];
+    let mut gateway = Process::fanfare(&["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], &quick);
+    let (clients, _) = gateway.addresses();
+    let mut answers = Raw::let_in(clients, "/room/a?format=text").await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(Raw::let_in(clients, "/room/a?format=text").await);
+    }
+    gateway.signal(rustix::process::Signal::TERM);
+    assert_eq!(wait_for_close(&mut answers).await.0, 1012);
+    answers.end().await;
+    for raw in &mut silent {
+        let frame = raw.frame().await;
+        assert_eq!(frame.payload[..2], 1012_u16.to_be_bytes(), "told, but it does not answer");
+    }
+    assert_eq!(gateway.ended().code(), Some(0));
+    gateway.err.wait_for(&["WARN", "left service: connections cut that had not answered their close in time", "cut=3"]);
 }
 
 /// During the window those who are still here are served.

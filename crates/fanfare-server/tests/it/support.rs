@@ -376,7 +376,7 @@ impl Frame {
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
     /// Read, but not taken yet.
-    unread: Vec<u8>,
+    pub(crate) unread: Vec<u8>,
 }
 
 impl Raw {
