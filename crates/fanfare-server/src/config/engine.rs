@@ -40,7 +40,8 @@ pub(super) fn redis(engine: &Engine, problems: &mut Vec<Problem>) -> Option<Redi
     }
     for (name, setting, low, high) in [
         ("engine.timeout_ms", &engine.timeout_ms, 100, 60_000),
-        ("engine.log_entries_max", &engine.log_entries_max, 100, 100_000_000),
+        // A log that is shorter than a batch may lose entries before their own node has read them.
+        ("engine.log_entries_max", &engine.log_entries_max, 2_000, 100_000_000),
     ] {
         if !(low..=high).contains(&setting.value) {
             let text = format!("`{name}` = {} is not between {low} and {high}", setting.value);

@@ -28,7 +28,7 @@ section! {
         /// Time for what is published to come back from it, milliseconds; then the publisher is told that it is away.
         timeout_ms: u64 = 5_000,
         /// Entries of its log that are kept, for nodes that start or were away: as many as are published while a node may be away,
-        /// and what the histories of rooms should have after a start.
+        /// and what the histories of rooms should have after a start. At least 2,000, twice the longest batch.
         log_entries_max: u64 = 100_000,
     }
 }
