@@ -71,8 +71,9 @@ arrows: ## the crate arrows and the other house rules that are tests
 	@tools/arrows $(LOCKED)
 
 planted-places:
-	$(say) 'every planted bug has its place in the code'
+	$(say) 'every planted bug has its place in the code, every limit its place and tests'
 	@tools/planted-bugs --places
+	@tools/planted-limits --places
 
 deny: ## licences, duplicate versions and sources of all dependencies
 	$(say) 'licences, duplicate versions, sources'
@@ -89,7 +90,7 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 upgrades: ## ten upgrades on one machine under 500 connects a second: nobody is refused
 	@FANFARE_TEST_UPGRADES=10 cargo test --quiet $(LOCKED) -p fanfare-server --test it -- handover::nobody_is_refused
 
-.PHONY: drain-test test unit send-paths doctest loom api-test sim planted-bugs fuzz browser js-test proxy-test deploy-test package smoke soak stalled conformance load bench icount icount-baseline compare profile
+.PHONY: drain-test test unit send-paths doctest loom api-test sim planted-bugs planted-limits fuzz browser js-test proxy-test deploy-test package smoke soak stalled conformance load bench icount icount-baseline compare profile
 test: unit send-paths doctest loom api-test browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
@@ -118,6 +119,10 @@ sim: ## the seeded simulations with more seeds (SEEDS=1000)
 planted-bugs: ## plants bugs in a copy of the core crates; simulation and models must find each (ARGS='outbox' plants some)
 	$(say) 'planted bugs, $(SEEDS) seeds, at most $(LOOM_PREEMPTIONS) preemptions'
 	@SEEDS=$(SEEDS) LOOM_PREEMPTIONS=$(LOOM_PREEMPTIONS) tools/planted-bugs $(ARGS)
+
+planted-limits: ## takes one limit after the other out of a copy of the code; the tests named for it must fail (ARGS='outbox' takes some)
+	$(say) 'limits taken away (some minutes to build, six to run)'
+	@tools/planted-limits $(ARGS)
 
 drain-test: ## 4,000 connections leave over 20 s: evenly, idle ones first, nobody refused (half a minute, on a quiet machine)
 	$(say) 'drain of 4,000 connections over 20 s'

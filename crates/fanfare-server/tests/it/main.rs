@@ -1,6 +1,7 @@
 //! The one integration binary: real sockets on port 0, and the rules of the house.
 #![allow(clippy::unwrap_used)]
 
+mod abuse;
 mod api;
 mod api_page;
 mod arrows;

@@ -446,3 +446,54 @@ async fn mentions_wait_for_who_is_away_and_may_hear_them() {
     zoe.expect_nothing().await;
     ann.expect_nothing().await;
 }
+
+/// One node for each bound: two of them would hide each other.
+#[tokio::test]
+async fn what_is_kept_for_who_is_away_is_bounded_in_bytes_and_time_and_altogether() {
+    let node = |limits: &str| {
+        let toml = format!(
+            "limits.message_bytes_max = 1024\n{limits}\nrooms.presence_debounce_ms = 0\nrooms.reap_ms = 20\n\
+             namespaces.default.inbox_size = 100"
+        );
+        TestNode::dev(&toml)
+    };
+    let body = json!({"message": "x".repeat(1_000)}).to_string();
+    let send = async |node: &TestNode, user: &str| {
+        let sent = request(node.admin, "POST", &format!("/api/users/{user}/send"), &[], &body).await.json();
+        assert_eq!(sent["delivered"], 0, "{sent}");
+        sent["queued"] == true
+    };
+    let aged = node("limits.inbox_ms_max = 1000");
+    aged.guest("ann").await;
+    wait_until("ann to be away", async || aged.hub.users().online() == 0).await;
+    assert!(send(&aged, "ann").await);
+
+    let small = node("limits.inbox_bytes_max = 9216");
+    let token = small.guest("ann").await;
+    wait_until("ann to be away", async || small.hub.users().online() == 0).await;
+    for _ in 0..30 {
+        assert!(send(&small, "ann").await, "the oldest make place");
+    }
+    assert!(small.metric("fanfare_inbox_bytes").await < 9_216.0 + 1_024.0);
+    let mut ann = small.connect(&format!("/ws?token={token}")).await;
+    ann.event("welcome").await;
+    let told = ann.event("inbox").await;
+    let (count, dropped) = (told["count"].as_u64().expect("a count"), told["dropped"].as_u64().expect("a count"));
+    assert!((1..=9).contains(&count) && count + dropped == 30, "{told}");
+
+    let shared = node("limits.inbox_bytes_max = 9216\nlimits.inbox_total_bytes_max = 20000");
+    for user in ["ann", "bob", "carl", "dan"] {
+        shared.guest(user).await;
+    }
+    wait_until("all to be away", async || shared.hub.users().online() == 0).await;
+    for user in ["ann", "bob", "carl"] {
+        for _ in 0..10 {
+            // What is left for the third is less than an inbox may be, and his own oldest make place in it.
+            assert!(send(&shared, user).await, "{user}");
+        }
+    }
+    assert!(!send(&shared, "dan").await, "nothing is left, and nothing of others' goes");
+    assert!(shared.metric("fanfare_inbox_bytes").await <= 20_000.0);
+
+    aged.wait_for_metric("fanfare_inbox_dropped_total", 1.0).await;
+}

@@ -10,7 +10,7 @@ use fanfare_server::config::reference;
 use rustix::process::Signal;
 
 use crate::process::Process;
-use crate::support::{Raw, handshake, request};
+use crate::support::{Raw, TestNode, handshake, request};
 use crate::tidy::root;
 
 /// Rows of the tables of a Markdown text, a list of cells each, without back quotes.
@@ -135,6 +135,51 @@ fn reasons() -> Vec<CloseReason> {
 const API_KEY: &str = "an-api-key-that-nobody-may-see-5417";
 const WRONG_KEY: &str = "a-wrong-api-key-that-nobody-may-see-8823";
 const SECRET: &str = "a-signing-secret-that-nobody-may-see-9046";
+
+/// A page that an attacker could put into a frame, or an answer that a browser could take for one, would speak in its visitor's name.
+#[tokio::test]
+async fn answers_say_what_browsers_may_make_of_them() {
+    let node = TestNode::dev("");
+    let page = request(node.clients, "GET", "/", &[], "").await;
+    let policy = page.header("content-security-policy").expect("a policy");
+    for rule in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
+        assert!(policy.contains(rule), "{rule}: {policy}");
+    }
+    assert!(!policy.contains("unsafe") && !policy.contains("http:") && !policy.contains("https:"), "{policy}");
+    assert_eq!((page.header("x-frame-options"), page.header("referrer-policy")), (Some("DENY"), Some("no-referrer")));
+    let script = "<script>alert(1)</script>";
+    for (address, path) in [
+        (node.clients, "/"),
+        (node.clients, "/?name=%3Cscript%3Ealert(1)%3C/script%3E"),
+        (node.clients, "/fanfare.js"),
+        (node.clients, "/%3Cscript%3Ealert(1)%3C/script%3E"),
+        (node.clients, "/<script>alert(1)</script>"),
+        (node.clients, "/room/a?format=%3Cscript%3Ealert(1)%3C/script%3E"),
+        (node.admin, "/livez"),
+        (node.admin, "/metrics"),
+        (node.admin, "/openapi.json"),
+        (node.admin, "/api/rooms"),
+        (node.admin, "/api/rooms?limit=%3Cscript%3Ealert(1)%3C/script%3E"),
+        (node.admin, "/api/rooms?%3Cscript%3Ealert(1)%3C/script%3E"),
+        (node.admin, "/api/rooms/%3Cscript%3Ealert(1)%3C/script%3E"),
+    ] {
+        let answer = request(address, "GET", path, &[], "").await;
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        let is_html = answer.header("content-type").expect("a type").starts_with("text/html");
+        assert_eq!(is_html, path == "/" || path.starts_with("/?"), "{path}");
+        assert!(!is_html || !answer.text().contains(script), "{path} comes back");
+    }
+}
+
+/// What is printed of the settings, if somebody ever prints them.
+#[tokio::test]
+async fn settings_show_no_secrets() {
+    let node = TestNode::serve(&format!("api.keys = [\"{API_KEY}\"]\nauth.keys = [\"{SECRET}\"]"));
+    let settings = node.hub.settings();
+    assert_eq!(settings.api.keys, [API_KEY]);
+    let shown = format!("{settings:?} {settings:#?}");
+    assert!(shown.contains("1 secret") && !shown.contains(API_KEY) && !shown.contains(SECRET), "{shown}");
+}
 
 /// Right and wrong, in every place where they are taken, with everything logged that can be.
 #[tokio::test]

@@ -381,3 +381,29 @@ async fn evict_one(clients: SocketAddr, admin: SocketAddr) -> String {
         }
     }
 }
+
+/// Pings are answered at once, and a flood of them by somebody who reads no answer is not read.
+#[tokio::test]
+async fn pings_of_somebody_who_reads_nothing_are_bounded() {
+    const PINGS: u64 = 100;
+    let node = TestNode::dev("[heartbeat]\nwrite_ms = 60000\nping_ms = 60000");
+    let payload = |n: u64| format!("{n:0>125}").into_bytes();
+    let peak = Peak::watch(&node);
+    let mut raw = Raw::stalled(node.clients, "/echo").await;
+    let (batches, mut rest) = write_until_blocked(&mut raw, |batch| {
+        (batch * PINGS..(batch + 1) * PINGS).flat_map(|n| frame(0x89, &payload(n))).collect()
+    })
+    .await;
+    assert_eq!(node.metric("fanfare_evicted_total").await, 0.0, "slowed, not evicted");
+    for n in 0..batches * PINGS {
+        if !rest.is_empty()
+            && let Ok(written) = raw.stream.try_write(&rest)
+        {
+            rest.drain(..written);
+        }
+        let pong = raw.frame().await;
+        assert_eq!((pong.first, &pong.payload), (0x8a, &payload(n)));
+    }
+    let peak = peak.end();
+    assert!(peak < QUEUED_MAX, "{peak} bytes were queued at most");
+}

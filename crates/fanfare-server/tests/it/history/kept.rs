@@ -96,3 +96,17 @@ async fn every_life_of_a_room_has_its_own_epoch_over_restarts_too() {
     }
     assert_eq!(epochs.len(), 12, "no two lives share one");
 }
+
+#[tokio::test]
+async fn a_room_keeps_no_more_bytes_than_its_namespace_allows() {
+    let node = TestNode::dev(
+        "limits.message_bytes_max = 1024\n[namespaces.default]\nhistory_size = 100\nhistory_bytes_max = 4096",
+    );
+    for _ in 0..10 {
+        publish(&node, "a", json!("x".repeat(1_000))).await;
+    }
+    // Each is charged 256 bytes besides its own.
+    let page = get(&node, "/api/rooms/a/history").await.json();
+    assert_eq!(numbers(&page), [8, 9, 10]);
+    assert!(node.metric("fanfare_history_bytes").await <= 4_096.0);
+}
