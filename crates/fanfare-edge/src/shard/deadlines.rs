@@ -35,7 +35,7 @@ impl ShardLoop {
             // Taken: whatever is waited for next is armed anew, however late it is.
             connection.armed = Moment::NEVER;
             match connection.phase {
-                Phase::Closing { deadline, .. } if deadline <= now.into() => self.remove(lane),
+                Phase::Closing { deadline, .. } if deadline <= now.into() => self.cut_off(lane),
                 Phase::Closing { deadline, .. } => self.arm(lane, deadline.into()),
                 Phase::Open(_) => {
                     if let Some(expires) = self.see_to_token(lane) {

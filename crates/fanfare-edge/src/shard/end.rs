@@ -125,6 +125,14 @@ impl ShardLoop {
         }
     }
 
+    /// The time is up for who has not answered the close, or not taken ours.
+    pub(super) fn cut_off(&mut self, lane: LaneId) {
+        if self.leaving.is_some() {
+            self.hub.drain().cut_off(1);
+        }
+        self.remove(lane);
+    }
+
     fn offer_waiting(&mut self, lane: LaneId) {
         for room in self.rooms_of(lane) {
             self.leave_room(lane, room, Parting::Lost, true);
