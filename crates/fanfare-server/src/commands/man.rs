@@ -99,60 +99,67 @@ fn examples(path: &str) -> Roff {
     roff
 }
 
+/// A heading, and what stands under it: each entry in bold, and what it is.
+type Section = (&'static str, &'static [(&'static str, &'static str)]);
+
+const SIGNALS: Section = (
+    "SIGNALS",
+    &[
+        (
+            "SIGTERM, SIGINT",
+            "Leave service: readiness is withdrawn, connections are closed at an even pace. Each further one halves what is left.",
+        ),
+        ("SIGHUP", "Read the configuration again; one that is wrong changes nothing and is logged."),
+    ],
+);
+
+const FILES: Section = (
+    "FILES",
+    &[
+        (
+            "fanfare.toml",
+            "The configuration, in the working directory, when none is named. \"fanfare config default\" prints one with every key.",
+        ),
+        ("/etc/fanfare/fanfare.toml", "The configuration of the service that the Debian package installs."),
+        ("/etc/fanfare/environment", "Its variables: for secrets that are not to stand in the configuration."),
+    ],
+);
+
+const ENVIRONMENT: Section = (
+    "ENVIRONMENT",
+    &[
+        (
+            "FANFARE_*",
+            "Every key of the configuration, such as FANFARE_LIMITS__ROOMS_MAX for limits.rooms_max; \"fanfare config env\" prints all. They stand over the file and under flags. One that is no key stops the start.",
+        ),
+        ("NO_COLOR", "Set to anything: no colour."),
+    ],
+);
+
+const EXIT_STATUS: Section = (
+    "EXIT STATUS",
+    &[
+        ("0", "It was done."),
+        ("1", "It could not be done; standard error says why."),
+        ("2", "The command line is wrong."),
+    ],
+);
+
 /// What is not in the command line: files, signals, the environment, how it ends, where more is said.
 fn sections(path: &str) -> Roff {
+    let is_a_node = matches!(path, "serve" | "dev");
+    let reads_configuration = matches!(path, "" | "serve" | "check" | "token");
+    let sections =
+        [(is_a_node, SIGNALS), (reads_configuration, FILES), (reads_configuration, ENVIRONMENT), (true, EXIT_STATUS)];
     let mut roff = Roff::new();
-    let mut section = |title: &str, entries: &[(&str, &str)]| {
+    for (_, (title, entries)) in sections.into_iter().filter(|(is_wanted, _)| *is_wanted) {
         roff.control("SH", [title]);
         for (term, text) in entries {
             roff.control("TP", []);
             roff.text([bold(*term)]);
             roff.text([roman(*text)]);
         }
-    };
-    if matches!(path, "serve" | "dev") {
-        section(
-            "SIGNALS",
-            &[
-                (
-                    "SIGTERM, SIGINT",
-                    "Leave service: readiness is withdrawn, connections are closed at an even pace. Each further one halves what is left.",
-                ),
-                ("SIGHUP", "Read the configuration again; one that is wrong changes nothing and is logged."),
-            ],
-        );
     }
-    if matches!(path, "" | "serve" | "check" | "token") {
-        section(
-            "FILES",
-            &[
-                (
-                    "fanfare.toml",
-                    "The configuration, in the working directory, when none is named. \"fanfare config default\" prints one with every key.",
-                ),
-                ("/etc/fanfare/fanfare.toml", "The configuration of the service that the Debian package installs."),
-                ("/etc/fanfare/environment", "Its variables: for secrets that are not to stand in the configuration."),
-            ],
-        );
-        section(
-            "ENVIRONMENT",
-            &[
-                (
-                    "FANFARE_*",
-                    "Every key of the configuration, such as FANFARE_LIMITS__ROOMS_MAX for limits.rooms_max; \"fanfare config env\" prints all. They stand over the file and under flags. One that is no key stops the start.",
-                ),
-                ("NO_COLOR", "Set to anything: no colour."),
-            ],
-        );
-    }
-    section(
-        "EXIT STATUS",
-        &[
-            ("0", "It was done."),
-            ("1", "It could not be done; standard error says why."),
-            ("2", "The command line is wrong."),
-        ],
-    );
     roff.control("SH", ["SEE ALSO"]);
     let others: Vec<_> = match path {
         "" => Vec::new(),
