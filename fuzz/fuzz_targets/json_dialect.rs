@@ -64,6 +64,7 @@ fn check(text: &str, action: &Action<'_>, own: &RoomName, is_bad: bool) {
         Action::Said(json) => _ = serde_json::from_str::<&RawValue>(json).expect("JSON"),
         Action::Refuse { code, message, id } => {
             check_id(*id);
+            check_refused_id(text, *id);
             let mut frame = Vec::new();
             Dialect::Json.encode_event(&Event::Error { code: *code, message, id: *id }, true, &mut frame);
             let told = object(&frame);
@@ -97,6 +98,13 @@ fn check_id(id: ReplyId<'_>) {
     Dialect::Json.encode_event(&Event::Pong { id }, true, &mut frame);
     let payload = payload_of(&frame);
     assert!(payload.ends_with(format!(",\"id\":{raw}}}").as_bytes()));
+}
+
+/// A refusal has the `id` that another parser finds in the same text, and none where that finds no JSON.
+fn check_refused_id(text: &str, id: ReplyId<'_>) {
+    let Some(id) = id.0 else { return };
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).expect("an object");
+    assert_eq!(id, fields["id"].get());
 }
 
 /// Payloads, names and ids of any kind in every variant.

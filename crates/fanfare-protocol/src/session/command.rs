@@ -13,9 +13,19 @@ use crate::{Action, ErrorCode, PayloadRef, Position, ReplyId, RoomName, Target, 
 /// The action that `text` asks for, on a connection that serves `own` room alone or, with `None`, many.
 pub(super) fn action<'a>(text: &'a str, own: Option<&RoomName>) -> Action<'a> {
     match Fields::parse(text) {
-        Ok(fields) => fields.action(own).unwrap_or_else(|(code, message)| refuse(code, message, fields.reply_id())),
+        Ok(fields) => check_depth(text)
+            .and_then(|()| fields.action(own))
+            .unwrap_or_else(|(code, message)| refuse(code, message, fields.reply_id())),
         Err((code, message)) => refuse(code, message, ReplyId(None)),
     }
+}
+
+/// Fields are read without recursion, so how deep one of them nests is asked once all are known: the refusal has the command's `id`.
+fn check_depth(text: &str) -> Result<(), Refusal> {
+    if nests_deeper(text, JSON_DEPTH_MAX) {
+        return bad_message(format!("the message nests more than {JSON_DEPTH_MAX} levels deep"));
+    }
+    Ok(())
 }
 
 /// A code, and a text for people that says what to change.
@@ -64,12 +74,7 @@ impl<'a> Fields<'a> {
         if !text.trim_ascii_start().starts_with('{') {
             return bad_message("a message must be one JSON object, like {\"name\":\"ping\"}");
         }
-        let fields =
-            serde_json::from_str(text).or_else(|error| bad_message(format!("the message is not JSON: {error}")))?;
-        if nests_deeper(text, JSON_DEPTH_MAX) {
-            return bad_message(format!("the message nests more than {JSON_DEPTH_MAX} levels deep"));
-        }
-        Ok(fields)
+        serde_json::from_str(text).or_else(|error| bad_message(format!("the message is not JSON: {error}")))
     }
 
     fn action(&self, own: Option<&RoomName>) -> Result<Action<'a>, Refusal> {

@@ -295,6 +295,20 @@ fn a_command_nests_as_deep_as_every_client_can_read_and_no_deeper() {
         let text = publish(levels).replace(r#","message""#, &format!(r#","{field}""#)).replace(r#","id":1"#, "");
         check_refused(rooms(), &text, ErrorCode::BadMessage, "100 levels deep", NO_ID);
     }
+    // The refusal is an answer to its command, wherever the `id` stands. One that is itself too deep is none.
+    let deep = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    for levels in [JSON_DEPTH_MAX, 30_000] {
+        let before = format!(r#"{{"id":7,"name":"publish","room":"lobby","message":{}}}"#, deep(levels));
+        check_refused(rooms(), &before, ErrorCode::BadMessage, "100 levels deep", id("7"));
+        check_refused(rooms(), &publish(levels), ErrorCode::BadMessage, "100 levels deep", id("1"));
+        let between = format!(r#"{{"x":{0},"id":"a","message":{0}}}"#, deep(levels));
+        check_refused(one_room(), &between, ErrorCode::BadMessage, "100 levels deep", id("\"a\""));
+        let long = format!(r#"{{"id":"{}","message":{}}}"#, "x".repeat(ReplyId::BYTES_MAX), deep(levels));
+        check_refused(rooms(), &long, ErrorCode::BadMessage, "100 levels deep", NO_ID);
+    }
+    // What is cut off is not JSON: nothing in it is known for sure.
+    let cut = format!(r#"{{"id":7,"message":{}"#, "[".repeat(30_000));
+    check_refused(rooms(), &cut, ErrorCode::BadMessage, "not JSON", NO_ID);
 }
 
 proptest! {
