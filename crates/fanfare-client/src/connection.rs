@@ -12,11 +12,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use fanfare_protocol::CloseCode;
 use fastwebsockets::OpCode;
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::Error;
 use crate::pump::{Item, Slot, append_frame, pump, source};
+use crate::stream::{Stream, WriteHalf};
 
 /// What came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +47,7 @@ pub struct Connection {
     /// Lives as long as the connection; see the module `pump`.
     pump: Pin<Box<dyn Future<Output = ()> + Send>>,
     slot: Slot,
-    socket: OwnedWriteHalf,
+    socket: WriteHalf,
     /// Whole frames that wait to be written, the first one perhaps begun. Bounded by what the caller queues, plus pongs up
     /// to [`PONG_BACKLOG_BYTES_MAX`].
     out: BytesMut,
@@ -63,8 +62,8 @@ const PONG_BACKLOG_BYTES_MAX: usize = 65_536;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, already_read: Bytes, message_bytes_max: usize) -> io::Result<Self> {
-        let (read, socket) = stream.into_split();
+    pub(crate) fn new(stream: Stream, already_read: Bytes, message_bytes_max: usize) -> io::Result<Self> {
+        let (read, socket) = stream.into_split()?;
         let slot = Slot::default();
         let pump = Box::pin(pump(source(already_read, read), message_bytes_max, slot.clone()));
         Ok(Self { pump, slot, socket, out: BytesMut::new(), ended: None, close_queued: false })
@@ -195,7 +194,8 @@ impl Connection {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(Ok(()))
+        // TLS takes bytes that the socket has not taken yet.
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     /// Queues a close frame. Messages may still come in; [`Connection::next`] ends with [`Incoming::Closed`]. A reason

@@ -5,6 +5,8 @@ use std::{fmt, io};
 
 use serde::Deserialize;
 
+use crate::TlsFailure;
+
 /// Why a call failed. The texts are for people and say what to change where that is known.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +35,17 @@ pub enum Error {
         authority: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// There is nobody who could vouch for a certificate: the authorities cannot be read, or there is none.
+    #[error("{0}")]
+    Authorities(String),
+    /// TLS could not be agreed on, or the certificate does not hold.
+    #[error("no TLS with {authority}: {failure}")]
+    Tls {
+        /// `host:port`.
+        authority: String,
+        /// What was wrong.
+        failure: TlsFailure,
     },
     /// The deadline of the call passed.
     #[error("{what} took longer than {} ms", limit.as_millis())]
@@ -64,11 +77,16 @@ pub enum Error {
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
     /// The HTTP exchange failed.
-    #[error("the HTTP exchange failed: {0}")]
+    #[error("the HTTP exchange failed: {}{}", .0, hint(.0))]
     Http(#[from] hyper::Error),
     /// The gateway's answer is not what this client knows.
     #[error("cannot read the gateway's answer: {0}")]
     Answer(String),
+}
+
+/// What answers without HTTP may answer with an alert of TLS.
+fn hint(error: &hyper::Error) -> &'static str {
+    if error.is_parse() { "; where TLS is spoken, use wss:// or https://" } else { "" }
 }
 
 /// An HTTP error answer: status, and what its `application/problem+json` body (RFC 9457) says.
@@ -106,6 +124,7 @@ impl Refusal {
     #[must_use]
     pub fn next_step(&self) -> &'static str {
         match self.status {
+            _ if self.code == "tls_required" => "use wss:// or https://",
             400 => "correct the request",
             401 => "present a valid token or API key",
             403 => "use an identity that has the right, or an Origin the gateway allows",
@@ -153,6 +172,8 @@ mod tests {
             refusal.to_string(),
             "the gateway answered 401 no_key: no key (what to do: present a valid token or API key)"
         );
+        let plain = Refusal { status: 400, code: "tls_required".to_owned(), ..Refusal::default() };
+        assert_eq!(plain.next_step(), "use wss:// or https://");
         let bare = Refusal::read(404, None, b"<html>");
         assert!(bare.to_string().starts_with("the gateway answered 404 (what to do: check the address"));
     }

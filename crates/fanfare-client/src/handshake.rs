@@ -20,7 +20,8 @@ use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{Connection, Error, Refusal, Url};
+use crate::stream::Stream;
+use crate::{Connection, Error, Refusal, Trust, Url};
 
 /// How to connect. Start from [`ConnectOptions::new`]; the fields may be set directly.
 #[derive(Debug, Clone)]
@@ -36,6 +37,9 @@ pub struct ConnectOptions {
     pub since: Option<Position>,
     /// More headers of the upgrade request. They replace what this client would send.
     pub headers: HeaderMap,
+    /// Whose certificates count, where the address asks for TLS. `None`: those of the authorities that the system trusts,
+    /// which are looked up for each connection.
+    pub trust: Option<Trust>,
     /// Local address to connect from.
     pub local_address: Option<IpAddr>,
     /// Longest message taken from the gateway, bytes over all its fragments. Beyond: close 1009 and an error.
@@ -54,6 +58,7 @@ impl ConnectOptions {
             name: None,
             since: None,
             headers: HeaderMap::new(),
+            trust: None,
             local_address: None,
             message_bytes_max: 16 << 20,
             timeout: Duration::from_secs(10),
@@ -89,11 +94,12 @@ impl ConnectOptions {
 /// Opens a WebSocket.
 ///
 /// # Errors
-/// [`Error::NothingListening`] and [`Error::Unreachable`] when there is no connection, [`Error::Refused`] when the gateway
-/// answers with an HTTP error, [`Error::Handshake`] when its answer is no WebSocket handshake, [`Error::Timeout`].
+/// [`Error::NothingListening`] and [`Error::Unreachable`] when there is no connection, [`Error::Tls`] when there is none over
+/// TLS and [`Error::Authorities`] when nobody could vouch for it, [`Error::Refused`] when the gateway answers with an HTTP
+/// error, [`Error::Handshake`] when its answer is no WebSocket handshake, [`Error::Timeout`].
 pub async fn connect(options: &ConnectOptions) -> Result<Connection, Error> {
     let opening = async {
-        let stream = dial(&options.url, options.local_address).await?;
+        let stream = dial(&options.url, options.local_address, options.trust.as_ref()).await?;
         upgrade(stream, options).await
     };
     // The exchange needs some kilobytes of stack; on the heap it does not weigh on the caller's future.
@@ -103,7 +109,7 @@ pub async fn connect(options: &ConnectOptions) -> Result<Connection, Error> {
     }
 }
 
-async fn upgrade(stream: TcpStream, options: &ConnectOptions) -> Result<Connection, Error> {
+async fn upgrade(stream: Stream, options: &ConnectOptions) -> Result<Connection, Error> {
     let key = fastwebsockets::handshake::generate_key();
     let request = options.request(&key)?;
     let (mut sender, mut exchange) = http1::handshake(TokioIo::new(stream)).await?;
@@ -121,7 +127,7 @@ async fn upgrade(stream: TcpStream, options: &ConnectOptions) -> Result<Connecti
 
 /// Runs `work` while the HTTP exchange it depends on is driven along; no task is spawned for it. Failures of the exchange
 /// surface in `work`.
-async fn drive<B, F>(exchange: &mut http1::Connection<TokioIo<TcpStream>, B>, over: &mut bool, work: F) -> F::Output
+async fn drive<B, F>(exchange: &mut http1::Connection<TokioIo<Stream>, B>, over: &mut bool, work: F) -> F::Output
 where
     B: Body + 'static,
     B::Data: Send,
@@ -167,8 +173,19 @@ fn accept(key: &str) -> String {
     STANDARD.encode(digest)
 }
 
+/// Connects to an address, with TLS where it asks for that.
+pub(crate) async fn dial(url: &Url, local_address: Option<IpAddr>, trust: Option<&Trust>) -> Result<Stream, Error> {
+    if !url.is_tls() {
+        return Ok(Stream::Plain(dial_tcp(url, local_address).await?));
+    }
+    // Before anything is sent: without an authority nobody is asked.
+    let trust = trust.map_or_else(Trust::of_system, |trust| Ok(trust.clone()))?;
+    let stream = dial_tcp(url, local_address).await?;
+    Ok(Stream::Tls(Box::new(trust.handshake(url.host(), url.port(), stream).await?)))
+}
+
 /// Connects a socket with `TCP_NODELAY`, trying each address of the host in turn.
-pub(crate) async fn dial(url: &Url, local_address: Option<IpAddr>) -> Result<TcpStream, Error> {
+async fn dial_tcp(url: &Url, local_address: Option<IpAddr>) -> Result<TcpStream, Error> {
     let authority = url.authority();
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::ConnectionRefused => Error::NothingListening { authority: authority.clone() },

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
 use crate::handshake::{bearer, dial, header_value, refusal, request_uri};
-use crate::{Error, Url};
+use crate::{Error, Trust, Url};
 
 /// What became of a publication.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -61,6 +61,7 @@ impl<'a> Message<'a> {
 pub struct ApiClient {
     url: Url,
     key: Option<String>,
+    trust: Option<Trust>,
     timeout: Duration,
     idle: Option<SendRequest<Full<Bytes>>>,
 }
@@ -72,14 +73,23 @@ impl ApiClient {
     /// For the admin listener at `url`. Nothing is connected before the first call; each has 10 s.
     #[must_use]
     pub fn new(url: Url, key: Option<String>) -> Self {
-        Self { url, key, timeout: Duration::from_secs(10), idle: None }
+        Self { url, key, trust: None, timeout: Duration::from_secs(10), idle: None }
+    }
+
+    /// Whose certificates count, where the address asks for TLS. `None`: those of the authorities that the system trusts,
+    /// which are looked up for each connection.
+    #[must_use]
+    pub fn with_trust(mut self, trust: Option<Trust>) -> Self {
+        self.trust = trust;
+        self
     }
 
     /// The answer to a `GET` of `path`, such as `api/rooms`, with parameters of its query.
     ///
     /// # Errors
-    /// [`Error::NothingListening`] or [`Error::Unreachable`] without a connection, [`Error::Refused`] with the gateway's
-    /// problem, [`Error::Http`] when the exchange breaks off, [`Error::Answer`] when it is too long, [`Error::Timeout`].
+    /// [`Error::NothingListening`], [`Error::Unreachable`], [`Error::Tls`] or [`Error::Authorities`] without a connection,
+    /// [`Error::Refused`] with the gateway's problem, [`Error::Http`] when the exchange breaks off, [`Error::Answer`] when it
+    /// is too long, [`Error::Timeout`].
     pub async fn get(&mut self, path: &str, query: &[(&str, &str)]) -> Result<Bytes, Error> {
         let url = query.iter().fold(self.url.join(path), |url, (key, value)| url.with_query(key, value));
         let request = self.request(Method::GET, &url, Bytes::new())?;
@@ -131,7 +141,7 @@ impl ApiClient {
     }
 
     async fn open(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
-        let stream = dial(&self.url, None).await?;
+        let stream = dial(&self.url, None, self.trust.as_ref()).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends when the sender is dropped or the gateway closes; what failed is told by the sender.
         tokio::spawn(connection);
@@ -161,15 +171,14 @@ impl HttpPublisher {
     /// For the admin listener at `url`. Nothing is connected before the first publication; each has 10 s.
     #[must_use]
     pub fn new(url: Url, key: Option<String>) -> Self {
-        Self { api: ApiClient::new(url, key) }
+        ApiClient::new(url, key).into()
     }
 
     /// Publishes `message` to `room`. A request is sent once: it is repeated on a fresh connection only where the kept one
     /// turns out to be closed before any of it was written.
     ///
     /// # Errors
-    /// [`Error::NothingListening`] or [`Error::Unreachable`] without a connection, [`Error::Refused`] with the gateway's
-    /// problem, [`Error::Http`] when the exchange breaks off (the message may have been published), [`Error::Timeout`].
+    /// As [`ApiClient::get`]; after [`Error::Http`] the message may have been published.
     pub async fn publish(&mut self, room: &RoomName, message: Message<'_>) -> Result<Receipt, Error> {
         let request = self.request(room, message)?;
         let answer = self.api.call("publishing", request).await?;
@@ -190,6 +199,12 @@ impl HttpPublisher {
         let mut request = self.api.request(Method::POST, &url, body.into())?;
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         Ok(request)
+    }
+}
+
+impl From<ApiClient> for HttpPublisher {
+    fn from(api: ApiClient) -> Self {
+        Self { api }
     }
 }
 

@@ -6,9 +6,10 @@
 //! - [`ApiClient`] asks the HTTP API of the admin listener.
 //! - [`HttpPublisher`] publishes through the admin listener and returns the [`Receipt`].
 //! - [`Backoff`] and [`may_return`] say whether and when to come back after a close.
+//! - [`Trust`] says whose certificates count where the address is `wss://` or `https://`.
 //!
-//! It speaks plain TCP: a gateway behind a load balancer leaves TLS to the balancer. It never reconnects by itself, keeps
-//! no queue of its own beyond the bytes that wait to be written, and rolls no dice: the caller passes them in.
+//! It never reconnects by itself, keeps no queue of its own beyond the bytes that wait to be written, and rolls no dice: the
+//! caller passes them in.
 
 mod backoff;
 mod connection;
@@ -17,6 +18,8 @@ mod error;
 mod handshake;
 mod http;
 mod pump;
+mod stream;
+mod tls;
 mod url;
 
 pub use backoff::{Backoff, advice, may_return};
@@ -26,4 +29,5 @@ pub use error::{Error, Refusal};
 pub use fanfare_protocol::{CloseCode, NameError, Position, RoomName};
 pub use handshake::{ConnectOptions, connect};
 pub use http::{ApiClient, HttpPublisher, Message, Receipt};
+pub use tls::{TlsFailure, Trust};
 pub use url::Url;

@@ -14,9 +14,9 @@ use fanfare_protocol::CloseCode;
 use fastwebsockets::{Frame, OpCode, Payload, WebSocketError};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, Chain};
-use tokio::net::tcp::OwnedReadHalf;
 
 use crate::Error;
+use crate::stream::ReadHalf;
 
 /// What the read half found.
 #[derive(Debug)]
@@ -35,9 +35,9 @@ pub(crate) enum Item {
 pub(crate) type Slot = Arc<Mutex<Option<Item>>>;
 
 /// What was read with the answer to the upgrade, then the socket.
-pub(crate) type Source = Chain<io::Cursor<Bytes>, OwnedReadHalf>;
+pub(crate) type Source = Chain<io::Cursor<Bytes>, ReadHalf>;
 
-pub(crate) fn source(already_read: Bytes, socket: OwnedReadHalf) -> Source {
+pub(crate) fn source(already_read: Bytes, socket: ReadHalf) -> Source {
     io::Cursor::new(already_read).chain(socket)
 }
 

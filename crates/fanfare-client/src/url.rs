@@ -10,9 +10,10 @@ use crate::Error;
 /// Everything except the unreserved characters of RFC 3986 section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A `ws://` or `http://` address: host, port, path and query.
+/// An address, plain (`ws://`, `http://`) or over TLS (`wss://`, `https://`): host, port, path and query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
+    is_tls: bool,
     /// Host name or address, without the brackets of an IPv6 literal.
     host: String,
     port: u16,
@@ -22,36 +23,35 @@ pub struct Url {
 }
 
 impl Url {
-    /// Reads `ws://host[:port][/path][?query]`; `http://` means the same. The port defaults to 80.
+    /// Reads `ws://host[:port][/path][?query]`; `http://` means the same. With `wss://` or `https://` TLS is spoken. The port
+    /// defaults to 80, with TLS to 443.
     ///
     /// # Errors
-    /// [`Error::Url`] for another scheme (`wss` and `https` included: this client speaks plain TCP), user information, a
-    /// fragment, a missing host, a bad port, or characters that must be percent-encoded.
+    /// [`Error::Url`] for another scheme, user information, a fragment, a missing host, a bad port, or characters that must
+    /// be percent-encoded.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let refuse = |why| Error::Url { url: text.to_owned(), why };
         if let Some(why) = text.bytes().find_map(unfit_byte) {
             return Err(refuse(why));
         }
-        let rest = match text.split_once("://") {
-            Some(("ws" | "http", rest)) => rest,
-            Some(("wss" | "https", _)) => {
-                return Err(refuse("this client speaks plain TCP: connect behind the TLS terminator, with ws://"));
-            }
-            _ => return Err(refuse("it must start with ws:// or http://")),
+        let (is_tls, rest) = match text.split_once("://") {
+            Some(("ws" | "http", rest)) => (false, rest),
+            Some(("wss" | "https", rest)) => (true, rest),
+            _ => return Err(refuse("it must start with ws:// or http://, or for TLS with wss:// or https://")),
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let (host, port) = parse_authority(authority).map_err(refuse)?;
+        let (host, port) = parse_authority(authority, if is_tls { 443 } else { 80 }).map_err(refuse)?;
         let path = path.trim_end_matches('/');
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Self { host, port, path: path.to_owned(), query: query.to_owned() })
+        Ok(Self { is_tls, host, port, path: path.to_owned(), query: query.to_owned() })
     }
 
     /// The same gateway, at `path` below this one's path. The query is dropped.
     #[must_use]
     pub fn join(&self, path: &str) -> Self {
         let path = format!("{}/{}", self.path.trim_end_matches('/'), path.trim_start_matches('/'));
-        Self { host: self.host.clone(), port: self.port, path, query: String::new() }
+        Self { is_tls: self.is_tls, host: self.host.clone(), port: self.port, path, query: String::new() }
     }
 
     /// The address of a room on this gateway: `/room/{room}`, percent-encoded.
@@ -70,6 +70,12 @@ impl Url {
         self.query.push('=');
         self.query.extend(utf8_percent_encode(value, RESERVED));
         self
+    }
+
+    /// True where TLS is spoken.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// Host name or address, without brackets.
@@ -105,7 +111,8 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}{}", self.authority(), self.target())
+        let scheme = if self.is_tls { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.target())
     }
 }
 
@@ -118,7 +125,7 @@ fn unfit_byte(byte: u8) -> Option<&'static str> {
     }
 }
 
-fn parse_authority(authority: &str) -> Result<(String, u16), &'static str> {
+fn parse_authority(authority: &str, port_default: u16) -> Result<(String, u16), &'static str> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or("an IPv6 address needs its closing bracket")?;
@@ -134,7 +141,7 @@ fn parse_authority(authority: &str) -> Result<(String, u16), &'static str> {
         return Err("the host is missing");
     }
     let port = match port {
-        None => 80,
+        None => port_default,
         Some(port) => port.parse().ok().filter(|&p| p != 0).ok_or("the port must be a number from 1 to 65535")?,
     };
     Ok((host.to_owned(), port))
@@ -157,6 +164,9 @@ mod tests {
             ("ws://h:1/a/b/?x=1&y=2", "h", 1, "/a/b?x=1&y=2"),
             ("ws://h?x=1", "h", 80, "/?x=1"),
             ("ws://[::1]:9/x", "::1", 9, "/x"),
+            ("wss://h", "h", 443, "/"),
+            ("https://[::1]", "::1", 443, "/"),
+            ("wss://h:80/a", "h", 80, "/a"),
         ] {
             assert_eq!(parts(text), Some((host.to_owned(), port, target.to_owned())), "{text}");
         }
@@ -168,8 +178,8 @@ mod tests {
             "",
             "127.0.0.1:8080",
             "ftp://h",
-            "wss://h",
-            "https://h",
+            "wsss://h",
+            "WSS://h",
             "ws://",
             "ws://:80",
             "ws://h:",
@@ -197,5 +207,8 @@ mod tests {
         assert_eq!(url.target(), "/base/room/chat%3A%E6%88%BF%26%25?since=00%3A1&name=A%3Db%26c");
         assert_eq!(url.to_string(), format!("ws://[::1]:9{}", url.target()));
         assert_eq!(Url::parse(&url.to_string()).expect("what it writes it can read"), url);
+        let sealed = Url::parse("https://h:9").expect("a valid address").join("a");
+        assert!(sealed.is_tls() && !url.is_tls());
+        assert_eq!(sealed.to_string(), "wss://h:9/a");
     }
 }

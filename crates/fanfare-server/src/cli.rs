@@ -14,8 +14,10 @@ use crate::log::{self, LogGuard};
 use crate::reload::ConfigSource;
 
 mod examples;
+mod gateway;
 
 pub(crate) use examples::{EXAMPLES, command};
+pub use gateway::{ApiArgs, TrustArgs};
 
 /// A WebSocket publish/subscribe gateway: connections in front, your backends behind, one HTTP call to publish.
 ///
@@ -130,6 +132,9 @@ pub struct SubArgs {
     /// Token to sign in with.
     #[arg(long)]
     pub token: Option<String>,
+    /// Whose certificate counts.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 }
 
 /// Arguments of `fanfare pub`.
@@ -139,12 +144,9 @@ pub struct PubArgs {
     pub room: String,
     /// The message; `-` or nothing: each line of the standard input is one.
     pub message: Option<String>,
-    /// Address of the admin listener.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
-    pub url: String,
-    /// API key; not needed with `fanfare dev`.
-    #[arg(long)]
-    pub key: Option<String>,
+    /// Which gateway.
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 /// Arguments of `fanfare drain`.
@@ -157,17 +159,6 @@ pub struct DrainArgs {
     /// Which gateway.
     #[command(flatten)]
     pub api: ApiArgs,
-}
-
-/// Where a running gateway's API is.
-#[derive(Debug, Clone, Args)]
-pub struct ApiArgs {
-    /// Address of the admin listener.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
-    pub url: String,
-    /// API key; not needed with `fanfare dev`.
-    #[arg(long)]
-    pub key: Option<String>,
 }
 
 /// Arguments of `fanfare why`.

@@ -12,12 +12,8 @@ static ALLOCATOR: fanfare_alloc::Allocator = fanfare_alloc::Allocator;
 fn main() -> ExitCode {
     fanfare_alloc::use_small_pages();
     cli::exit(match cli::parse().command {
-        Command::Sub(args) => {
-            cli::block_on(commands::sub::run(&args.room, &args.url, args.since.as_deref(), args.token.clone()))
-        }
-        Command::Pub(args) => {
-            cli::block_on(commands::publish::run(&args.room, args.message.as_deref(), &args.url, args.key.clone()))
-        }
+        Command::Sub(args) => cli::block_on(commands::sub::run(&args)),
+        Command::Pub(args) => cli::block_on(commands::publish::run(&args)),
         Command::Why(args) => cli::block_on(commands::why::run(&args)),
         Command::Top(args) => cli::block_on(commands::top::run(&args)),
         Command::Drain(args) => cli::block_on(commands::drain::run(&args)),

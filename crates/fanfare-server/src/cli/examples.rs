@@ -46,7 +46,8 @@ pub(crate) const EXAMPLES: &[Example] = examples! {
     }
     "sub" {
         "Print what is said in a room": "fanfare sub lobby",
-        "Of another gateway, signed in": "fanfare sub chat:general --url ws://gateway.example --token TOKEN",
+        "Of another gateway, signed in": "fanfare sub chat:general --url wss://gateway.example --token TOKEN",
+        "Over TLS, with a certificate of an authority of one's own": "fanfare sub lobby --url wss://10.0.0.11:8443 --ca authority.pem",
         "Go on from a position, as `subscribed` and receipts tell it": "fanfare sub lobby --since 3b3e8d8c1ff440b8:17",
     }
     "pub" {

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fanfare_client::{ApiClient, Error, Url};
+use fanfare_client::{Error, TlsFailure};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -30,7 +30,7 @@ struct Progress {
 /// # Errors
 /// A bad address, a gateway that is not there or refuses. The texts say what to do next.
 pub async fn run(args: &DrainArgs) -> anyhow::Result<()> {
-    let mut api = ApiClient::new(Url::parse(&args.api.url)?, args.api.key.clone());
+    let mut api = args.api.client()?;
     let window_ms = args.window.map(|window| u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
     let body = window_ms.map_or_else(|| json!({}), |window_ms| json!({ "window_ms": window_ms }));
     let mut progress = read(&api.post("api/drain", &body).await.map_err(explain)?)?;
@@ -52,7 +52,14 @@ fn read(answer: &[u8]) -> anyhow::Result<Progress> {
 
 /// Whether nobody answers because the node has left: that is how a drain ends.
 fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::NothingListening { .. } | Error::Unreachable { .. } | Error::Http(_) | Error::Io(_))
+    matches!(
+        error,
+        Error::NothingListening { .. }
+            | Error::Unreachable { .. }
+            | Error::Tls { failure: TlsFailure::Lost(_), .. }
+            | Error::Http(_)
+            | Error::Io(_)
+    )
 }
 
 /// One line that is written over on a terminal; elsewhere a line for each change.

@@ -1,19 +1,19 @@
 //! `fanfare pub`: publishes through the admin listener and prints the receipts.
 
 use anyhow::Context;
-use fanfare_client::{Error, HttpPublisher, Message, Receipt, RoomName, Url};
+use fanfare_client::{Error, HttpPublisher, Message, Receipt, RoomName, TlsFailure};
 
-use crate::cli;
+use crate::cli::{self, PubArgs};
 
-/// Publishes `message` to `room` through the admin listener at `url` and prints its receipt. Without a message, or with
-/// `-`, each line of standard input is a publication of its own.
+/// Publishes a message through the admin listener and prints its receipt. Without a message, or with `-`, each line of standard
+/// input is a publication of its own.
 ///
 /// # Errors
 /// A bad room name or address, a gateway that is not there or refuses, unreadable input. The texts say what to do next.
-pub async fn run(room: &str, message: Option<&str>, url: &str, key: Option<String>) -> anyhow::Result<()> {
-    let room = RoomName::parse(room).with_context(|| format!("the room {room:?} cannot be used"))?;
-    let mut publisher = HttpPublisher::new(Url::parse(url)?, key);
-    match message {
+pub async fn run(args: &PubArgs) -> anyhow::Result<()> {
+    let room = RoomName::parse(&args.room).with_context(|| format!("the room {:?} cannot be used", args.room))?;
+    let mut publisher = HttpPublisher::from(args.api.client()?);
+    match args.message.as_deref() {
         None | Some("-") => publish_lines(&mut publisher, &room).await,
         Some(message) => publish(&mut publisher, &room, message).await,
     }
@@ -62,8 +62,13 @@ pub(super) fn explain(error: Error) -> anyhow::Error {
         Error::Refused(refusal) if refusal.status == 401 => {
             anyhow::anyhow!("{error}; the keys stand under api.keys in the configuration, pass one with --key")
         }
+        Error::Tls { failure: TlsFailure::UnknownAuthority, .. } => unknown_authority(&error),
         _ => error.into(),
     }
+}
+
+pub(super) fn unknown_authority(error: &Error) -> anyhow::Error {
+    anyhow::anyhow!("{error}: name the file of the authority that has with --ca")
 }
 
 #[cfg(test)]
@@ -73,6 +78,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::cli::{ApiArgs, TrustArgs};
+
+    fn args(room: &str, url: &str) -> PubArgs {
+        let api = ApiArgs { url: url.to_owned(), key: None, trust: TrustArgs::default() };
+        PubArgs { room: room.to_owned(), message: Some("hi".to_owned()), api }
+    }
 
     #[test]
     fn a_receipt_is_one_line() {
@@ -89,14 +100,14 @@ mod tests {
     async fn failures_say_what_to_do() {
         let unused =
             std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address");
-        let nobody = run("lobby", Some("hi"), &format!("http://{unused}"), None).await.expect_err("nobody listens");
+        let nobody = run(&args("lobby", &format!("http://{unused}"))).await.expect_err("nobody listens");
         assert_eq!(
             nobody.to_string(),
             format!(
                 "nothing is listening at {unused}: start the gateway with `fanfare dev`, or name its admin listener with --url"
             )
         );
-        let bad = run("a b", Some("hi"), "http://127.0.0.1:1", None).await.expect_err("a bad name");
+        let bad = run(&args("a b", "http://127.0.0.1:1")).await.expect_err("a bad name");
         assert!(format!("{bad:#}").contains("not allowed in a name"), "{bad:#}");
     }
 
@@ -112,7 +123,8 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.expect("an answer");
             let _ = stream.read(&mut request).await;
         });
-        let refused = tokio::time::timeout(Duration::from_secs(5), run("lobby", Some("hi"), &url, None)).await;
+        let args = args("lobby", &url);
+        let refused = tokio::time::timeout(Duration::from_secs(5), run(&args)).await;
         let refused = refused.expect("an answer in time").expect_err("a refusal").to_string();
         assert!(refused.contains("401 no_key") && refused.contains("--key"), "{refused}");
         gateway.abort();

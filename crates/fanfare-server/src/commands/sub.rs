@@ -7,23 +7,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use fanfare_client::{
-    Backoff, CloseCode, ConnectOptions, Connection, Error, Event, Incoming, Position, RoomName, Url, advice, connect,
-    may_return,
+    Backoff, CloseCode, ConnectOptions, Connection, Error, Event, Incoming, Position, RoomName, TlsFailure, Url,
+    advice, connect, may_return,
 };
 use serde_json::value::RawValue;
 
-/// Prints the messages of `room` on standard output, notices on standard error, until Ctrl-C, a closed standard output, or
-/// a close that forbids to come back. `since` is a position as the gateway gives it: what was missed comes first. When the
-/// connection is lost, the next one goes on from the last message that was printed; what is not kept any more is noticed.
+use super::publish::unknown_authority;
+use crate::cli::SubArgs;
+
+/// Prints the messages of a room on standard output, notices on standard error, until Ctrl-C, a closed standard output, or a close that
+/// forbids to come back. `--since` is a position as the gateway gives it: what was missed comes first. When the connection is lost, the
+/// next one goes on from the last message that was printed; what is not kept any more is noticed.
 ///
 /// # Errors
 /// A bad room name, address or position; a gateway that is not there at first, or refuses; a close of the 44xx range. The
 /// texts say what to do next.
-pub async fn run(room: &str, url: &str, since: Option<&str>, token: Option<String>) -> anyhow::Result<()> {
+pub async fn run(args: &SubArgs) -> anyhow::Result<()> {
+    let SubArgs { room, url, since, token, trust } = args;
     let name = RoomName::parse(room).with_context(|| format!("the room {room:?} cannot be used"))?;
-    let mut options = ConnectOptions::new(Url::parse(url)?.room(&name));
-    options.token = token;
-    options.since = since.map(str::parse).transpose().map_err(|why: &str| anyhow!("--since: {why}"))?;
+    let url = Url::parse(url)?.room(&name);
+    let trust = trust.trust(&url)?;
+    let mut options = ConnectOptions::new(url);
+    options.trust = trust;
+    options.token = token.clone();
+    options.since = since.as_deref().map(str::parse).transpose().map_err(|why: &str| anyhow!("--since: {why}"))?;
     let mut follower = Follower::new(options, io::stdout(), io::stderr());
     tokio::select! {
         done = follower.follow() => done,
@@ -99,8 +106,10 @@ impl<O: Write, N: Write> Follower<O, N> {
             Error::Refused(refusal) if refusal.status == 404 && refusal.code == "not_found" => Err(anyhow!(
                 "{error}; rooms are on the client listener: name the address of `listen` in the configuration with --url"
             )),
+            Error::Tls { failure: TlsFailure::UnknownAuthority, .. } => Err(unknown_authority(&error)),
             Error::NothingListening { .. }
             | Error::Unreachable { .. }
+            | Error::Tls { failure: TlsFailure::Lost(_), .. }
             | Error::Timeout { .. }
             | Error::Io(_)
             | Error::Http(_)
@@ -216,6 +225,7 @@ fn dice() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::TrustArgs;
 
     fn follower(since: Option<&str>) -> Follower<Vec<u8>, Vec<u8>> {
         let url = Url::parse("ws://127.0.0.1:8080/room/lobby").expect("a valid address");
@@ -312,7 +322,14 @@ mod tests {
     async fn the_first_connection_must_succeed_and_later_ones_are_retried() {
         let unused =
             std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address");
-        let nobody = run("lobby", &format!("ws://{unused}"), None, None).await.expect_err("nobody listens").to_string();
+        let args = SubArgs {
+            room: "lobby".to_owned(),
+            url: format!("ws://{unused}"),
+            since: None,
+            token: None,
+            trust: TrustArgs::default(),
+        };
+        let nobody = run(&args).await.expect_err("nobody listens").to_string();
         assert_eq!(
             nobody,
             format!(

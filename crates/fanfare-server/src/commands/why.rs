@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use fanfare_client::{ApiClient, Url};
 use fanfare_protocol::CloseReason;
 use serde::Deserialize;
 
@@ -46,7 +45,7 @@ pub async fn run(args: &WhyArgs) -> anyhow::Result<()> {
     let mut query = vec![("limit", limit.as_str())];
     let filters = [("user", &args.user), ("connection", &args.connection), ("reason", &args.reason)];
     query.extend(filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
-    let mut api = ApiClient::new(Url::parse(&args.api.url)?, args.api.key.clone());
+    let mut api = args.api.client()?;
     let answer = api.get("api/closes", &query).await.map_err(explain)?;
     if args.json {
         return Ok(cli::print(&format!("{}\n", String::from_utf8_lossy(&answer)))?);

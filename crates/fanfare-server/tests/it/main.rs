@@ -10,6 +10,7 @@ mod bounds;
 mod budget;
 mod canary;
 mod closes;
+mod commands_tls;
 mod deflate;
 mod deploy;
 mod dialect;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use fanfare_client::{ApiClient, Url};
+use fanfare_client::ApiClient;
 use serde::Deserialize;
 
 use crate::cli::ApiArgs;
@@ -188,7 +188,7 @@ pub(super) struct Inquiry {
 
 impl Inquiry {
     pub(super) fn new(args: &ApiArgs) -> anyhow::Result<Self> {
-        Ok(Self { api: ApiClient::new(Url::parse(&args.url)?, args.key.clone()), walked: None })
+        Ok(Self { api: args.client()?, walked: None })
     }
 
     pub(super) async fn sample(&mut self) -> anyhow::Result<Sample> {

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
+use fanfare_client::Trust;
 use fanfare_guard::{TokenKeys, TokenRules};
 use hyper::Uri;
 
 use crate::config::raw;
 use crate::config::value::{Secret, Setting};
 use crate::key_set::KeyOrigin;
-use crate::outgoing;
 
 use super::check::Check;
 use super::relations::later;
@@ -71,7 +71,7 @@ impl Check {
             self.problem_at(later(&auth.jwks_url, file), text);
         }
         let path = PathBuf::from(&file.value);
-        if let Err(error) = outgoing::authorities(&path) {
+        if let Err(error) = Trust::of_file(&path) {
             self.problem(file, format!("`auth.jwks_ca_file`: {error:#}"));
         }
         Some(path)
