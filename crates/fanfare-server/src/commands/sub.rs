@@ -168,7 +168,8 @@ impl<O: Write, N: Write> Follower<O, N> {
         let (false, Some(here), Some(since)) = (recovered, position, self.options.since) else { return };
         self.options.since = Some(here);
         let text = match here.offset.checked_sub(since.offset) {
-            _ if since == NOWHERE => format!("listening from {here}"),
+            // Nothing was asked for, so nothing is missing.
+            _ if since == NOWHERE => return,
             Some(count) if here.epoch == since.epoch => {
                 format!("gap: {count} messages since {since} are not kept any more; going on from {here}")
             }
@@ -285,7 +286,7 @@ mod tests {
         let first = r#"{"name":"subscribed","epoch":"00000000000000ab","offset":2,"recovered":false}"#;
         let message = r#"{"name":"message","message":1}"#;
         let (_, notices, position) = check(None, &[first, message, message]);
-        assert_eq!(notices, "fanfare: listening from 00000000000000ab:2\n", "nothing was missed that was asked for");
+        assert_eq!(notices, "", "nothing was missed that was asked for");
         assert_eq!(position.as_deref(), Some("00000000000000ab:4"));
         let gap = r#"{"name":"gap","from":5,"to":7,"count":3}"#;
         assert_eq!(check(None, &[first, message, message, gap, message]).2.as_deref(), Some("00000000000000ab:8"));

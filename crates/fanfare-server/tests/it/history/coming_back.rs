@@ -238,7 +238,7 @@ async fn fanfare_sub_goes_on_from_its_last_message_and_says_what_it_missed() {
             async move { tokio::task::spawn_blocking(move || lines.wait_for(&[words])).await.expect("a line") }
         };
         let first = let_through(&listener, node.clients).await;
-        waits(&err, "listening from").await;
+        waits(&err, "connected to").await;
         publish_numbers(&node, "a", 1..=2).await;
         waits(&out, "2").await;
         drop(first);
