@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use fanfare_client::Url;
+use fanfare_client::{Trust, Url};
 
 use crate::dialect::Dialect;
 use crate::scenario::{Task, echo, fairness, rooms, shards, slow};
@@ -81,6 +81,13 @@ pub struct Common {
     /// After the last publication, how long to wait without any arrival before counting what is missing
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     pub settle: Duration,
+    /// With wss:// or https://: file with the authorities, PEM, one of which must have signed the gateway's certificate
+    /// [default: those that the system trusts]
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// With wss:// or https://: take any certificate
+    #[arg(long, conflicts_with = "ca")]
+    pub insecure: bool,
     /// Token to connect with
     #[arg(long)]
     pub token: Option<String>,
@@ -299,6 +306,19 @@ impl Cli {
 }
 
 impl Common {
+    /// Whose certificates count. Every handshake is a whole one, as of as many clients that come for the first time.
+    ///
+    /// # Errors
+    /// Authorities that cannot be read.
+    pub(crate) fn trust(&self) -> anyhow::Result<Trust> {
+        let trust = match &self.ca {
+            _ if self.insecure => Trust::in_anybody(),
+            Some(file) => Trust::of_file(file)?,
+            None => Trust::of_system()?,
+        };
+        Ok(trust.without_resumption())
+    }
+
     /// True when the gateway is on this machine, so that connections may come from any loopback address.
     pub(crate) fn is_loopback(url: &Url) -> bool {
         url.host() == "localhost" || url.host().parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())

@@ -30,6 +30,8 @@ pub struct Report {
     pub run: String,
     /// What was asked for.
     pub config: Config,
+    /// Version and cipher suite of TLS, where it was spoken.
+    pub tls: Option<String>,
     /// Time to open all connections, milliseconds.
     pub opening_ms: f64,
     /// Connections opened a second.
@@ -114,6 +116,7 @@ impl Report {
             connections_by_shard: by_shard(&facts),
             run: format!("{:08x}", plan.run),
             config: Config::of(plan),
+            tls: facts.measured.tls.clone(),
             opening_ms: facts.opening.as_secs_f64() * 1_000.0,
             opened_per_second: plan.connections as f64 / facts.opening.as_secs_f64().max(1e-9),
             seconds,

@@ -13,6 +13,9 @@ impl fmt::Display for Report {
             "{} {} · {connections} connections · {rooms} rooms · {payload_bytes} bytes · publishers over {publishers}",
             self.scenario, self.run
         )?;
+        if let Some(tls) = &self.tls {
+            writeln!(f, "tls        {tls}; every handshake a whole one")?;
+        }
         writeln!(f, "opened     {:.0} ms, {:.0} connections a second", self.opening_ms, self.opened_per_second)?;
         self.write_besides(f)?;
         writeln!(

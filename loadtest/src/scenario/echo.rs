@@ -26,6 +26,6 @@ pub fn plan(args: &EchoArgs, run: u32) -> anyhow::Result<Plan> {
         via: Via::Members,
         dialect: if echo.is_some() { common.dialect.of_echo() } else { common.dialect },
         pace: pace(common, args.rate, args.outstanding, connections)?,
-        ..Plan::new("echo", common, &base, run)
+        ..Plan::new("echo", common, &base, run)?
     })
 }

@@ -18,7 +18,7 @@ pub fn task(args: &FairnessArgs, run: u32) -> anyhow::Result<Task> {
     let (big, small) = (common.connections.unwrap_or(1_000) as usize, args.small as usize);
     ensure!(big < Window::SUBSCRIBERS_MAX, "a room of {big} members is too big for this program");
     let base = Url::parse(&common.url)?;
-    let plan = Plan::new("fairness", common, &base, run);
+    let plan = Plan::new("fairness", common, &base, run)?;
     let total = (args.small_rate * common.duration.as_secs_f64()).floor().max(1.0) as u64;
     Ok(Task::of(Plan {
         rooms: (0..2)

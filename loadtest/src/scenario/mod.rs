@@ -8,7 +8,7 @@ pub mod slow;
 
 use std::time::Duration;
 
-use fanfare_client::{RoomName, Url};
+use fanfare_client::{RoomName, Trust, Url};
 
 use crate::cli::Common;
 use crate::dialect::{Dialect, PusherApp};
@@ -72,6 +72,8 @@ pub struct Plan {
     pub opening: usize,
     /// Longest time without an arrival after the last publication.
     pub settle: Duration,
+    /// Whose certificates count, where TLS is spoken with anybody.
+    pub trust: Option<Trust>,
     /// Token to connect with.
     pub token: Option<String>,
     /// Connect from several loopback addresses where one has too few ports.
@@ -181,9 +183,12 @@ pub enum Pace {
 
 impl Plan {
     /// One of which everything but rooms, publishers and pace is as the arguments say.
-    fn new(name: &'static str, common: &Common, base: &Url, run: u32) -> Self {
+    ///
+    /// # Errors
+    /// Authorities that cannot be read.
+    fn new(name: &'static str, common: &Common, base: &Url, run: u32) -> anyhow::Result<Self> {
         let pusher = PusherApp { key: common.pusher_key.clone(), secret: common.pusher_secret.clone() };
-        Self {
+        Ok(Self {
             name,
             run,
             rooms: Vec::new(),
@@ -201,6 +206,7 @@ impl Plan {
             threads: common.threads.into(),
             opening: common.opening as usize,
             settle: common.settle,
+            trust: if base.is_tls() { Some(common.trust()?) } else { None },
             token: common.token.clone(),
             spread_sources: Common::is_loopback(base),
             pid: common.pid,
@@ -210,7 +216,7 @@ impl Plan {
             storms: false,
             hold: None,
             leaving: None,
-        }
+        })
     }
 
     /// Publishers in all.

@@ -55,12 +55,16 @@ pub fn plan(args: &RoomsArgs, defaults: &Defaults, run: u32) -> anyhow::Result<P
     ensure!(fewest < Window::SUBSCRIBERS_MAX, "a room of {fewest} members is too big for this program");
     let rate = if args.outstanding.is_some() { None } else { args.rate.or(defaults.rate) };
     let base = Url::parse(&common.url)?;
-    let plan = Plan::new(defaults.name, common, &base, run);
+    let plan = Plan::new(defaults.name, common, &base, run)?;
+    let via = via(args)?;
+    let asks_backend = matches!(&via, Via::Http { api, .. } if api.is_tls());
+    let trust = if asks_backend && plan.trust.is_none() { Some(common.trust()?) } else { plan.trust.clone() };
     Ok(Plan {
         rooms: (0..rooms).map(|index| room(&args.room_prefix, &plan, &base, index)).collect::<anyhow::Result<_>>()?,
         connections,
         publishers_per_room: per_room,
-        via: via(args)?,
+        via,
+        trust,
         payload_bytes: common.payload.unwrap_or(defaults.payload),
         pace: pace(common, rate, args.outstanding, rooms * per_room)?,
         ..plan
@@ -170,7 +174,9 @@ mod tests {
             "--connections 10 --rooms 4 --publishers-per-room 3",
             "--outstanding 4 --publications 501",
             "--outstanding 4 --rate 10",
-            "--url wss://h",
+            "--url gopher://h",
+            "--url wss://h --ca /nowhere/ca.pem",
+            "--url wss://h --ca ca.pem --insecure",
             "--room-prefix a/b",
             "--payload 10",
             "--threads 3",

@@ -43,7 +43,7 @@ fn plan(args: &ShardsArgs, url: &str, pid: Option<u32>, run: u32) -> anyhow::Res
     let quota = publications / publishers as u64;
     ensure!(quota * publishers as u64 == publications, "--publications must be a multiple of --publishers");
     let base = Url::parse(url)?;
-    let plan = Plan::new("shards", common, &base, run);
+    let plan = Plan::new("shards", common, &base, run)?;
     // It says on which shard a connection is.
     let dialect = common.dialect.with_welcome();
     let plan = Plan { dialect, ..plan };

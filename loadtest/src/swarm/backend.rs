@@ -1,13 +1,14 @@
 //! A publisher that is no member of its room: a backend with one kept-alive HTTP connection, one request at a time.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use fanfare_client::{Receipt, Url};
+use fanfare_client::{Receipt, Trust, Url};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::resolve;
+use super::socket::{Found, Socket, tls, tls_failure};
 use crate::dialect::Dialect;
 use crate::frame::{http_head_end, http_header};
 use crate::scenario::Plan;
@@ -19,10 +20,13 @@ const ANSWER_BYTES_MAX: usize = 65_536;
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) publisher: usize,
+    /// Where it publishes, and whose certificate counts there.
+    api: Url,
+    trust: Option<Trust>,
     address: SocketAddr,
     /// Head of every request, up to the length of its body.
     head: String,
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
     out: Vec<u8>,
     sent: usize,
     answer: Vec<u8>,
@@ -41,6 +45,9 @@ pub(super) struct Failure {
 
 impl Failure {
     fn broken(error: &io::Error) -> Self {
+        if let Some(text) = tls_failure(error) {
+            return Self { refused: true, text };
+        }
         let nothing = error.kind() == ErrorKind::ConnectionRefused;
         let advice = if nothing { ": nothing is listening there" } else { "" };
         Self { refused: nothing, text: format!("{error}{advice}") }
@@ -66,6 +73,8 @@ impl Backend {
         head.push_str("Content-Length: ");
         Ok(Self {
             publisher,
+            api: api.clone(),
+            trust: plan.trust.clone(),
             address: resolve(api)?,
             head,
             socket: None,
@@ -104,15 +113,22 @@ impl Backend {
         registry: &Registry,
         token: Token,
         buffer: &mut [u8],
+        wire: &mut [u8],
     ) -> Result<Option<Receipt>, Failure> {
-        let done = self.exchange(registry, token, buffer);
+        let done = self.exchange(registry, token, buffer, wire);
         if done.is_err() {
             self.socket = None;
         }
         done
     }
 
-    fn exchange(&mut self, registry: &Registry, token: Token, buffer: &mut [u8]) -> Result<Option<Receipt>, Failure> {
+    fn exchange(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        buffer: &mut [u8],
+        wire: &mut [u8],
+    ) -> Result<Option<Receipt>, Failure> {
         if self.socket.is_none() {
             if !self.busy {
                 return Ok(None);
@@ -120,7 +136,9 @@ impl Backend {
             let mut socket = TcpStream::connect(self.address).map_err(|error| Failure::broken(&error))?;
             let both = Interest::READABLE | Interest::WRITABLE;
             registry.register(&mut socket, token, both).map_err(|error| Failure::broken(&error))?;
-            self.socket = Some(socket);
+            let tls = tls(self.trust.as_ref(), &self.api);
+            self.socket =
+                Some(Socket::new(socket, tls.map_err(|error| Failure { refused: true, text: error.to_string() })?));
         }
         let Some(socket) = &mut self.socket else { return Ok(None) };
         while self.sent < self.out.len() {
@@ -131,15 +149,15 @@ impl Backend {
             }
         }
         loop {
-            match socket.read(buffer) {
-                Ok(0) if self.busy => {
+            match socket.read(buffer, wire) {
+                Ok(Found { length: 0, .. }) if self.busy => {
                     return Err(Failure { refused: false, text: "the gateway closed the connection".to_owned() });
                 }
-                Ok(0) => {
+                Ok(Found { length: 0, .. }) => {
                     self.socket = None;
                     return Ok(None);
                 }
-                Ok(length) => self.answer.extend_from_slice(&buffer[..length]),
+                Ok(Found { length, .. }) => self.answer.extend_from_slice(&buffer[..length]),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
                 Err(error) => return Err(Failure::broken(&error)),
             }

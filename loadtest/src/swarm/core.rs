@@ -34,6 +34,8 @@ pub(super) struct Core {
     pub(super) cut: Vec<usize>,
     pub(super) key: String,
     pub(super) answer: String,
+    /// For encrypted bytes as they are read; empty where there are none.
+    pub(super) wire: Box<[u8]>,
 }
 
 impl Core {

@@ -7,6 +7,7 @@ mod backend;
 mod connect;
 mod core;
 mod member;
+mod socket;
 mod speaker;
 mod worker;
 
@@ -135,6 +136,8 @@ pub struct Measured {
     pub returns: Returns,
     /// Sum of the receipts, where publications go over HTTP.
     pub receipts: Receipt,
+    /// Version and cipher suite of TLS, where it is spoken.
+    pub tls: Option<String>,
 }
 
 /// Connections that came back with their positions, and what they were told.
@@ -263,6 +266,7 @@ impl Measured {
             retries: 0,
             returns: Returns::default(),
             receipts: Receipt::default(),
+            tls: None,
         }
     }
 
@@ -287,6 +291,7 @@ impl Measured {
         self.returns.gaps += other.returns.gaps;
         self.returns.refused += other.returns.refused;
         self.add_receipt(&other.receipts);
+        self.tls = self.tls.take().or(other.tls);
     }
 
     fn add_receipt(&mut self, receipt: &Receipt) {

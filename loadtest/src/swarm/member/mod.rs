@@ -12,6 +12,7 @@ use mio::{Interest, Registry, Token};
 
 use super::connect::connect;
 use super::core::Core;
+use super::socket::{Socket, tls};
 use super::{Ended, QUESTIONS_MAX};
 use crate::audit::Receiver;
 use crate::dialect::{Outgoing, Session, Subject, json};
@@ -69,7 +70,7 @@ pub(super) struct Member {
     /// It does not read while publications go out.
     stalls: bool,
     pub(super) stalled: bool,
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
     session: Option<Box<dyn Session>>,
     /// Of this room's publishers, the one that this is.
     pub(super) publishes: Option<usize>,
@@ -151,6 +152,7 @@ impl Member {
         let socket = connect(core.shared.gateway, plan, self.index, &mut core.ports)?;
         let mut socket = TcpStream::from_std(socket.into());
         registry.register(&mut socket, Token(place), Interest::READABLE)?;
+        let tls = tls(plan.trust.as_ref(), &plan.rooms[self.room].url)?;
         let room = &plan.rooms[self.room];
         let by_command = self.roaming != Roaming::No && room.commands_url.is_some();
         let url = if by_command { room.commands_url.as_ref().unwrap_or(&room.url) } else { &room.url };
@@ -169,13 +171,13 @@ impl Member {
         self.partial.clear();
         self.fragments.clear();
         self.out.bytes.extend_from_slice(&core.upgrade_request(url));
-        self.socket = Some(socket);
+        self.socket = Some(Socket::new(socket, tls));
         self.stage = Stage::Upgrading;
         self.begun = Instant::now();
         self.wants_write = false;
         core.opening += 1;
         if self.publishes.is_some() || self.roaming != Roaming::No {
-            self.socket.as_ref().map(|socket| socket.set_nodelay(true));
+            self.socket.as_ref().map(|socket| socket.tcp.set_nodelay(true));
         }
         Ok(())
     }
@@ -194,7 +196,7 @@ impl Member {
         self.stalled = self.stalls;
         if let Some(socket) = self.socket.as_mut().filter(|_| self.stalls) {
             // Watched all the same, it costs time and shows nothing.
-            let _ = registry.deregister(socket);
+            let _ = registry.deregister(&mut socket.tcp);
         }
     }
 
@@ -205,7 +207,7 @@ impl Member {
         }
         self.wants_write = false;
         if let Some(socket) = &mut self.socket {
-            let registered = registry.register(socket, Token(place), Interest::READABLE);
+            let registered = registry.register(&mut socket.tcp, Token(place), Interest::READABLE);
             registered.map_err(|error| self.broken(&error))?;
         }
         Ok(true)
@@ -217,7 +219,7 @@ impl Member {
             core.opening -= 1;
         }
         if let Some(socket) = self.socket.take() {
-            let _ = socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
+            let _ = socket2::SockRef::from(&socket.tcp).set_linger(Some(std::time::Duration::ZERO));
         }
         if self.stage == Stage::Open && self.is_waited_for() {
             core.shared.present[self.room].fetch_sub(1, Ordering::Relaxed);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::super::core::Core;
 use super::super::nanoseconds;
+use super::super::socket::Socket;
 use super::{End, Member, Roaming, Stage};
 use crate::dialect::Heard;
 use crate::frame::{self, Head, Opcode};
@@ -12,6 +13,9 @@ use crate::frame::{self, Head, Opcode};
 impl Member {
     pub(super) fn upgraded(&mut self, core: &mut Core) {
         core.measured.handshake.saturating_record(nanoseconds(self.begun.elapsed()));
+        if core.measured.tls.is_none() {
+            core.measured.tls = self.socket.as_ref().and_then(Socket::suite);
+        }
         self.stage = Stage::Subscribing;
         let ready = self.session.as_mut().is_none_or(|session| session.opened(&mut self.out));
         if ready {

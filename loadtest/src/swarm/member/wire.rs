@@ -1,11 +1,12 @@
 //! Bytes in and out of one connection.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 
 use mio::{Interest, Registry, Token};
 
 use super::super::core::Core;
 use super::super::nanoseconds;
+use super::super::socket::{Found, Socket, tls_failure};
 use super::{End, Member, Stage};
 use crate::frame;
 
@@ -18,11 +19,20 @@ impl Member {
         self.out.bytes.len() - self.sent
     }
 
+    /// Something waits, be it TLS's own.
+    pub(in super::super) fn has_to_write(&self) -> bool {
+        self.queued_bytes() > 0 || self.socket.as_ref().is_some_and(Socket::has_pending)
+    }
+
     /// Writes what it can.
     pub(in super::super) fn write(&mut self, registry: &Registry, place: usize) -> Result<(), End> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
-        while self.sent < self.out.bytes.len() {
-            match socket.write(&self.out.bytes[self.sent..]) {
+        loop {
+            let wrote = match &self.out.bytes[self.sent..] {
+                [] => socket.flush().map(|()| 0),
+                bytes => socket.write(bytes),
+            };
+            match wrote {
                 Ok(0) => break,
                 Ok(taken) => self.sent += taken,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -31,7 +41,8 @@ impl Member {
                     if !self.wants_write {
                         self.wants_write = true;
                         let both = Interest::READABLE | Interest::WRITABLE;
-                        registry.reregister(socket, Token(place), both).map_err(|error| self.broken(&error))?;
+                        let reregistered = registry.reregister(&mut socket.tcp, Token(place), both);
+                        reregistered.map_err(|error| self.broken(&error))?;
                     }
                     return Ok(());
                 }
@@ -45,7 +56,7 @@ impl Member {
         }
         if self.wants_write {
             self.wants_write = false;
-            let reregistered = registry.reregister(socket, Token(place), Interest::READABLE);
+            let reregistered = registry.reregister(&mut socket.tcp, Token(place), Interest::READABLE);
             reregistered.map_err(|error| self.broken(&error))?;
         }
         Ok(())
@@ -54,6 +65,9 @@ impl Member {
     pub(super) fn broken(&self, error: &io::Error) -> End {
         match self.stage {
             Stage::Upgrading | Stage::Away => {
+                if let Some(failure) = tls_failure(error) {
+                    return End::Failed(anyhow::anyhow!(failure));
+                }
                 let advice = match error.kind() {
                     ErrorKind::ConnectionRefused => ": nothing is listening at this address: start the gateway",
                     _ => "",
@@ -71,18 +85,17 @@ impl Member {
         }
         loop {
             let Some(socket) = &mut self.socket else { return Ok(()) };
-            match socket.read(buffer) {
-                Ok(0) if self.stage == Stage::Upgrading => {
+            match socket.read(buffer, &mut core.wire) {
+                Ok(Found { length: 0, .. }) if self.stage == Stage::Upgrading => {
                     return Err(End::Failed(anyhow::anyhow!("the gateway closed the connection during the upgrade")));
                 }
-                Ok(0) => {
+                Ok(Found { length: 0, .. }) => {
                     return Err(End::Closed(1006, "the gateway closed the connection without a close frame".into()));
                 }
-                Ok(length) => {
+                Ok(Found { length, is_all }) => {
                     core.now_ns = nanoseconds(core.shared.origin.elapsed());
                     self.feed(core, &buffer[..length])?;
-                    // A short read has emptied the socket: what comes after it is a new event.
-                    if length < buffer.len() {
+                    if is_all {
                         return Ok(());
                     }
                 }

@@ -17,6 +17,7 @@ use super::backend::Backend;
 use super::connect::{Ports, key_and_answer};
 use super::core::Core;
 use super::member::{End, Member, QUEUED_BYTES_MAX, Roaming, Stage};
+use super::socket::WIRE_BYTES;
 use super::speaker::{Speaker, Speakers};
 use super::{Ended, Measured, Phase, Shared};
 use crate::pace::{give_way, wait_precisely};
@@ -127,6 +128,7 @@ impl Worker {
             cut: Vec::new(),
             key,
             answer,
+            wire: vec![0; if plan.trust.is_some() { WIRE_BYTES } else { 0 }].into_boxed_slice(),
             shared,
         };
         Ok(Self {
@@ -333,7 +335,7 @@ impl Worker {
         if let Err(end) = member.read(&mut self.core, &mut self.buffer) {
             return self.ended(place, end);
         }
-        if member.queued_bytes() > 0 {
+        if member.has_to_write() {
             self.dirty.push(place);
         }
         self.came_to_rest(place);

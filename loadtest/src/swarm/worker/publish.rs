@@ -74,7 +74,7 @@ impl Worker {
         let backend = &mut self.backends[place - self.members.len()];
         let publisher = backend.publisher;
         let Some(index) = self.speakers.places[publisher] else { return };
-        match backend.advance(self.poll.registry(), Token(place), &mut self.buffer) {
+        match backend.advance(self.poll.registry(), Token(place), &mut self.buffer, &mut self.core.wire) {
             Ok(None) => return,
             Ok(Some(receipt)) => self.core.measured.add_receipt(&receipt),
             Err(failure) => {
