@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -16,7 +16,7 @@ import { WebSocketClient } from '../proxies/websocket.mjs';
 
 const HERE = import.meta.dirname ?? '.';
 const PROMETHEUS = process.env.PROMETHEUS ?? '/usr/bin/prometheus';
-let scratch, programs, prometheus, nodes;
+let scratch, programs, prometheus, nodes, redis, wire;
 const fired = new Set();
 
 before(async () => {
@@ -30,7 +30,10 @@ before(async () => {
   // The kernel refuses a shard's sockets once this file is there.
   const [preloaded, refusing] = [join(scratch, 'epoll_fault.so'), join(scratch, 'epoll-is-full')];
   execFileSync('cc', ['-shared', '-fPIC', '-o', preloaded, join(HERE, 'epoll_fault.c'), '-ldl'], { stdio: 'inherit' });
-  const [well, expiring, full, evicting, queueing, forgetful, mute, strict, leaving, gone, late, behind, faulty] = await Promise.all([
+  redis = await programs.redis();
+  wire = await wireTo(redis.port);
+  const engine = (prefix, more = '', port = redis.port) => `${redis.engine.replace(`:${redis.port}`, `:${port}`)}prefix = "${prefix}"\n${more}`;
+  const [well, expiring, full, evicting, queueing, forgetful, mute, strict, leaving, gone, late, behind, faulty, engined, trailing, bereft] = await Promise.all([
     node('well', ''),
     node('expiring', `[tls]\ncertificate = "${certificate}"\nkey = "${key}"`),
     node('full', '[limits]\nconnections_max = 2'),
@@ -44,6 +47,9 @@ before(async () => {
     node('late', '[namespaces.default]\ncoalesce_ms = 1000'),
     node('behind', '[limits]\nmessage_bytes_max = 13000000\noutbox_bytes_max = 100000000'),
     programs.gateway('faulty', { env: { LD_PRELOAD: preloaded, EPOLL_FAULT: refusing } }),
+    node('engined', engine('engined', 'timeout_ms = 500')),
+    node('trailing', engine('trailing', 'timeout_ms = 60000', wire.port)),
+    node('bereft', engine('bereft')),
   ]);
   faulty.refusing = refusing;
   // So few descriptors that connections to the admin listener, which has no limit of its own, use them up.
@@ -52,7 +58,7 @@ before(async () => {
     `ulimit -n 200; exec "${join(BIN, 'fanfare')}" serve --listen 127.0.0.1:${port} --admin 127.0.0.1:${admin}`]);
   Object.assign(poor, { port, admin });
   await until('poor is ready', () => fetch(`http://127.0.0.1:${admin}/readyz`).then(({ status }) => status === 200, () => false));
-  nodes = { well, expiring, full, evicting, queueing, forgetful, mute, strict, leaving, gone, late, behind, faulty, poor };
+  nodes = { well, expiring, full, evicting, queueing, forgetful, mute, strict, leaving, gone, late, behind, faulty, engined, trailing, bereft, poor };
 
   const rules = shipped('prometheus/alerts.yml', []).replaceAll(/^ +for: .*\n/gm, '');
   writeFileSync(join(scratch, 'alerts.yml'), rules);
@@ -76,6 +82,7 @@ scrape_configs:
 
 after(async () => {
   await programs.endAll();
+  wire.close();
   rmSync(scratch, { recursive: true });
 });
 
@@ -110,6 +117,28 @@ function publish({ admin }, room, body) {
   return fetch(`http://127.0.0.1:${admin}/api/publish?room=${room}`, {
     method: 'POST', body, headers: { authorization: `Bearer ${KEY}`, 'content-type': 'text/plain' },
   });
+}
+
+/** A way to Redis on which, from `stop` on, nothing comes back that was asked for by reading the log. What is appended goes on. */
+async function wireTo(port) {
+  let stopped = false;
+  const sockets = new Set();
+  const server = createServer((near) => {
+    const far = connect(port, '127.0.0.1');
+    let reads = false;
+    near.on('data', (bytes) => { reads ||= bytes.includes('XREAD'); far.write(bytes); });
+    far.on('data', (bytes) => { if (!(stopped && reads)) near.write(bytes); });
+    for (const [socket, other] of [[near, far], [far, near]]) {
+      sockets.add(socket);
+      socket.on('error', () => {}).on('close', () => { sockets.delete(socket); other.destroy(); });
+    }
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  return {
+    port: server.address().port,
+    stop: () => { stopped = true; },
+    close: () => { server.close(); for (const socket of sockets) socket.destroy(); },
+  };
 }
 
 /** Sockets that are subscribed and never read. */
@@ -206,6 +235,31 @@ fires('FanfareInternalErrors', 'faulty', async ({ port, refusing }) => {
   await told('101 ');
   await new Promise((done) => client.once('close', done));
   rmSync(refusing);
+});
+
+fires('FanfareEngineBehind', 'trailing', async ({ admin }) => {
+  wire.stop();
+  // Its own publications tell the node how long the log is.
+  const body = JSON.stringify({ publish: Array(1_000).fill({ room: 'r', message: 'x' }) });
+  const publish = () => fetch(`http://127.0.0.1:${admin}/api/batch`, { method: 'POST', body, headers: { authorization: `Bearer ${KEY}` } });
+  // Nobody answers these: what they say does not come back.
+  for (let call = 0; call < 2; call += 1) publish().catch(() => {});
+});
+fires('FanfareEngineLost', 'bereft', async (node) => {
+  assert.equal((await publish(node, 'r', 'x')).status, 200);
+  const client = connect(redis.port, '127.0.0.1');
+  client.end(`AUTH ${KEY}\r\nFLUSHALL\r\nQUIT\r\n`);
+  let said = '';
+  for await (const bytes of client) said += bytes;
+  assert.equal(said, '+OK\r\n+OK\r\n+OK\r\n');
+});
+fires('FanfareEngineAway', 'engined', async () => {
+  redis.child.kill('SIGKILL');
+  await redis.ended;
+});
+fires('FanfareEngineOverdue', 'engined', async (node) => {
+  const answer = await publish(node, 'r', 'x');
+  assert.equal(answer.status, 503);
 });
 
 test('every rule has fired', () => {

@@ -50,8 +50,10 @@ async fn page_of(node: &TestNode) -> String {
 
 #[tokio::test]
 async fn rules_and_dashboard_name_metrics_that_are() {
-    // Spans are counted where there is a collector, or should be.
-    let node = TestNode::dev("[traces]\nurl = \"http://127.0.0.1:9\"");
+    // Spans are counted where there is a collector, or should be, and what comes of an engine where there should be one.
+    let node = TestNode::dev(
+        "[traces]\nurl = \"http://127.0.0.1:9\"\n[engine]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:9\"",
+    );
     let page = page_of(&node).await;
     let there: BTreeSet<String> = page
         .lines()
