@@ -112,7 +112,7 @@ pub(crate) async fn counters(redis: &mut MultiplexedConnection, state: &str) -> 
         while let (Some(name), Some(count)) = (fields.next(), fields.next()) {
             let (name, count) = (text(name).ok_or(Broken::Answer)?, text(count).ok_or(Broken::Answer)?);
             let Some(room) = name.strip_prefix(':') else { continue };
-            let room = RoomName::parse(room).map_err(|_| Broken::Answer)?;
+            let room = RoomName::parse_made(room).map_err(|_| Broken::Answer)?;
             offsets.insert(room, count.parse().map_err(|_| Broken::Answer)?);
         }
         if next == 0 {

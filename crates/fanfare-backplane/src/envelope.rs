@@ -58,7 +58,7 @@ pub(crate) fn encode(node: u64, number: u64, post: &Post) -> Vec<u8> {
     out.put_u64(node);
     out.put_u64(number);
     except.iter().flatten().for_each(|&number| out.put_u32(number));
-    out.put_u8(u8::try_from(room.len()).expect("a room's name has at most 200 bytes"));
+    out.put_u8(u8::try_from(room.len()).expect("a room's name has at most 255 bytes"));
     out.put_slice(room);
     if let Some(user) = user {
         let user = user.as_str().as_bytes();
@@ -91,7 +91,7 @@ fn read(bytes: &mut Bytes, is_kept: bool) -> Option<Letter> {
         except = Some([next()?, next()?, next()?]);
     }
     let room_bytes = bytes.try_get_u8().ok()?;
-    let room = RoomName::parse(text(bytes, room_bytes.into())?.as_str()).ok()?;
+    let room = RoomName::parse_made(text(bytes, room_bytes.into())?.as_str()).ok()?;
     let mut user = None;
     if what & HAS_USER != 0 {
         let user_bytes = bytes.try_get_u16().ok()?;

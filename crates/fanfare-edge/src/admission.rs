@@ -12,6 +12,7 @@ use crate::Settings;
 use crate::counters::Handshake;
 use crate::hub::Hub;
 use crate::problem::Problem;
+use crate::pusher;
 use crate::query;
 use crate::token::{HeldToken, refusal};
 use crate::upgrade::{TOKEN_PROTOCOL, only, protocols};
@@ -27,6 +28,8 @@ pub(crate) enum Door<'a> {
     EventStream(&'a str),
     Echo,
     HelloWorld,
+    /// The key of an application of the Pusher dialect, as it stands in the path.
+    App(&'a str),
 }
 
 impl<'a> Door<'a> {
@@ -37,6 +40,9 @@ impl<'a> Door<'a> {
             "/echo" => settings.echo.then_some(Self::Echo),
             "/helloworld" => settings.echo.then_some(Self::HelloWorld),
             _ => {
+                if let Some(key) = path.strip_prefix("/app/").filter(|_| settings.pusher.is_some()) {
+                    return (!key.contains('/')).then_some(Self::App(key));
+                }
                 let room = path.strip_prefix("/room/")?;
                 let (name, door) = match room.strip_suffix("/sse") {
                     Some(name) => (name, Self::EventStream(name)),
@@ -64,17 +70,21 @@ type Refusal = (Handshake, Problem);
 
 /// Decides who comes in, and as whom.
 pub(crate) fn admit<B>(hub: &Hub, request: &Request<B>, door: Door<'_>) -> Result<Admission, Refusal> {
+    if let Door::App(key) = door {
+        return Ok(pusher::admit(hub, request, key));
+    }
     check_origin(hub, request)?;
     let query = request.uri().query();
     let mode = match door {
         Door::Rooms => Mode::Rooms,
         Door::Echo => Mode::Echo,
         Door::HelloWorld => Mode::HelloWorld,
+        Door::App(_) => Mode::App(u32::MAX),
         Door::Room(name) | Door::EventStream(name) => Mode::Room(room(name)?),
     };
     let dialect = match door {
         Door::EventStream(_) => stream_dialect(query)?,
-        Door::Rooms | Door::Room(_) | Door::Echo | Door::HelloWorld => dialect(&mode, query)?,
+        Door::Rooms | Door::Room(_) | Door::Echo | Door::HelloWorld | Door::App(_) => dialect(&mode, query)?,
     };
     let last_event = matches!(door, Door::EventStream(_)).then(|| last_event(request)).flatten();
     let since = match last_event {
@@ -118,6 +128,7 @@ fn dialect(mode: &Mode, query: Option<&str>) -> Result<Dialect, Refusal> {
     match (mode, query::parameter(query, "format").as_deref()) {
         // No events are told there: what comes back is what was said.
         (Mode::Echo | Mode::HelloWorld, _) => Ok(Dialect::Text),
+        (Mode::App(_), _) => Ok(Dialect::Pusher),
         (_, None | Some("json")) => Ok(Dialect::Json),
         (Mode::Room(_), Some("text")) => Ok(if joins { Dialect::TextJoined } else { Dialect::Text }),
         (_, Some("text")) => Err(bad_request("format=text is spoken on /room/{room} only")),

@@ -36,7 +36,7 @@ use crate::settings::Script;
 use crate::source::Source;
 use crate::tls::Bare;
 use crate::tls_stream::TlsStream;
-use crate::{api, canary, upgrade};
+use crate::{api, canary, pusher, upgrade};
 
 /// A refused socket is kept so long for its refusal to be read.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
@@ -274,6 +274,11 @@ async fn client_route(
         }
         Some(door) => return upgrade::answer(context, request, door, permit),
         None => {}
+    }
+    if path.starts_with("/apps/")
+        && let Some(pusher) = &settings.pusher
+    {
+        return pusher::answer(&context.hub, pusher, request).await;
     }
     if settings.api.on_client_listener && path.starts_with("/api/") {
         return api::answer(&context.hub, request, settings.tls.is_some()).await;

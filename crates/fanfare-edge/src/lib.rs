@@ -39,6 +39,7 @@ mod people;
 mod prefixed;
 mod problem;
 mod proxied;
+mod pusher;
 mod query;
 mod reload;
 mod revoked;
@@ -65,6 +66,7 @@ pub use listener::{Bound, FileMode, Listeners, Spare};
 pub use moderation::{HELD_OUTCOMES, HeldQueue, MODERATION_ACTIONS, ModerationStats};
 pub use observed::OBSERVED_LIMITS;
 pub use people::Known;
+pub use pusher::{PusherAppSettings, PusherSettings};
 pub use reload::{ConfigReader, ConfigVersion, Reloaded, Reloads, Reread};
 pub use revoked::RevocationList;
 pub use settings::{

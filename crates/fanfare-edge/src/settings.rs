@@ -14,7 +14,7 @@ use fanfare_registry::{InboxLimits, RegistryLimits};
 use crate::engine::EngineSettings;
 use crate::gate::GateLimits;
 use crate::key_source::KeySource;
-use crate::{ForwardedHeader, TlsTerms, Traces, Trusted};
+use crate::{ForwardedHeader, PusherSettings, TlsTerms, Traces, Trusted};
 
 /// How frames reach the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,8 @@ pub struct Settings {
     pub tls: Option<TlsTerms>,
     /// What several nodes share, if they do.
     pub engine: Option<EngineSettings>,
+    /// Applications of the Pusher dialect; `None`: it is not spoken here. Not reloaded.
+    pub pusher: Option<Arc<PusherSettings>>,
     /// The HTTP API.
     pub api: ApiSettings,
     /// Idempotency keys that are remembered.
@@ -151,7 +153,7 @@ impl Settings {
     pub(crate) fn reloaded(&self, new: &Self) -> Self {
         Self {
             origins: new.origins.clone(),
-            namespaces: new.namespaces.clone(),
+            namespaces: new.namespaces.clone().with_channels_of(&self.namespaces),
             moderation: new.moderation.clone(),
             guests: new.guests,
             send: new.send,

@@ -9,10 +9,12 @@
 //! - [`Revocations`] remembers which were taken back before their time.
 //! - [`GuestKey`] brings a guest who chose a name back as the same user.
 //! - [`Bucket`] says whether a connection is within its rate, [`SharedBucket`] the same of a user, and [`Buckets`] of many whom nobody knows.
+//! - [`ApplicationKey`] says whether an application of Pusher's kind signed something.
 //! - [`Moderation`] looks at what a message says and gives a [`Ruling`].
 //!
 //! What it deliberately does not know: connections, rooms that exist, and how a refusal is told to a client.
 
+mod application;
 mod guest;
 mod origin;
 mod policy;
@@ -21,6 +23,7 @@ mod revocation;
 mod token;
 pub mod words;
 
+pub use application::ApplicationKey;
 pub use guest::GuestKey;
 pub use origin::{OriginError, OriginPolicy};
 pub use policy::{Identity, NamespacePolicy, Namespaces, Right, SlowPolicy, UnknownRight, Verdict, may_send};

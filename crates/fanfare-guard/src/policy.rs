@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use fanfare_protocol::pusher::is_private_room;
 use fanfare_protocol::{RoomName, UserName};
 
 use crate::{Filter, Grant, RoomRight};
@@ -119,12 +120,14 @@ pub struct NamespacePolicy {
     pub subscribers_max: u32,
     /// Publications a second in a room, whoever publishes them; 0: no bound.
     pub messages_per_second_max: u32,
+    /// The rooms are channels of an application: those that are private need a token that grants them, whatever else is allowed.
+    pub has_channels: bool,
 }
 
 impl NamespacePolicy {
     /// May this identity subscribe to a room?
     pub fn may_subscribe(&self, identity: &Identity, room: &RoomName) -> Verdict {
-        match lack(self.subscribe, identity, room, RoomRight::Subscribe) {
+        match lack(self.strict(self.subscribe, room), identity, room, RoomRight::Subscribe) {
             None => Verdict::Allow,
             Some(Lack::User) => Verdict::Deny("subscribing here needs a name"),
             Some(Lack::Token) => Verdict::Deny("subscribing here needs a token that grants it"),
@@ -134,11 +137,19 @@ impl NamespacePolicy {
 
     /// May this identity publish to a room?
     pub fn may_publish(&self, identity: &Identity, room: &RoomName) -> Verdict {
-        match lack(self.publish, identity, room, RoomRight::Publish) {
+        match lack(self.strict(self.publish, room), identity, room, RoomRight::Publish) {
             None => Verdict::Allow,
             Some(Lack::User) => Verdict::Deny("publishing here needs a name"),
             Some(Lack::Token) => Verdict::Deny("publishing here needs a token that grants it"),
             Some(Lack::Everything) => Verdict::Deny("clients may not publish here"),
+        }
+    }
+
+    /// Who has a right in a room, where it is given to so many in its namespace.
+    fn strict(&self, right: Right, room: &RoomName) -> Right {
+        match right {
+            Right::Anyone | Right::User if self.has_channels && is_private_room(room) => Right::Token,
+            right => right,
         }
     }
 
@@ -215,6 +226,18 @@ impl Namespaces {
         &self.default
     }
 
+    /// The same, with the namespaces of applications as `running` has them where they are none here: their channels stay what they are
+    /// for as long as the applications run.
+    #[must_use]
+    pub fn with_channels_of(mut self, running: &Self) -> Self {
+        for (name, policy) in running.others.iter().filter(|(_, policy)| policy.has_channels) {
+            if !self.others.get(name).is_some_and(|new| new.has_channels) {
+                self.others.insert(name.clone(), *policy);
+            }
+        }
+        self
+    }
+
     /// All configured namespaces with their names, `default` first.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &NamespacePolicy)> {
         let others = self.others.iter().map(|(name, policy)| (name.as_str(), policy));
@@ -271,6 +294,41 @@ mod tests {
         assert_eq!(policy.may_subscribe(&reader, &room("lobby")), Verdict::Allow);
         assert_ne!(policy.may_publish(&reader, &room("lobby")), Verdict::Allow);
         assert_ne!(policy.may_subscribe(&reader, &room("lobby2")), Verdict::Allow);
+    }
+
+    #[test]
+    fn private_channels_need_a_token_whatever_else_is_allowed() {
+        let (guest, member) = (identity(true, &[]), {
+            let rights = [RoomRight::Subscribe, RoomRight::Publish];
+            Identity { grants: Some([Grant::new("shop:*", &rights)].into()), ..Identity::default() }
+        });
+        for right in [Right::Anyone, Right::User] {
+            let policy = NamespacePolicy { subscribe: right, publish: right, has_channels: true, ..Default::default() };
+            for name in ["shop:private-a", "shop:presence-a", "shop:private-encrypted-a"] {
+                assert_ne!(policy.may_subscribe(&guest, &room(name)), Verdict::Allow, "{name}");
+                assert_ne!(policy.may_publish(&guest, &room(name)), Verdict::Allow, "{name}");
+                assert_eq!(policy.may_subscribe(&member, &room(name)), Verdict::Allow, "{name}");
+                assert_eq!(policy.may_publish(&member, &room(name)), Verdict::Allow, "{name}");
+            }
+            assert_eq!(policy.may_subscribe(&guest, &room("shop:my-private-a")), Verdict::Allow);
+            let plain = NamespacePolicy { has_channels: false, ..policy };
+            assert_eq!(plain.may_subscribe(&guest, &room("shop:private-a")), Verdict::Allow);
+        }
+        let shut = NamespacePolicy { subscribe: Right::Nobody, has_channels: true, ..Default::default() };
+        assert_ne!(shut.may_subscribe(&member, &room("shop:private-a")), Verdict::Allow);
+    }
+
+    #[test]
+    fn channels_of_applications_that_run_are_not_opened_by_other_rules() {
+        let shut = NamespacePolicy { subscribe: Right::Nobody, has_channels: true, ..Default::default() };
+        let running = Namespaces::new(NamespacePolicy::default(), [("shop".to_owned(), shut)].into());
+        let channel = room("shop:a");
+        assert_eq!(Namespaces::default().with_channels_of(&running).get(&channel), &shut);
+        let open = Namespaces::new(NamespacePolicy::default(), [("shop".to_owned(), Default::default())].into());
+        assert_eq!(open.with_channels_of(&running).get(&channel), &shut, "it is no table of an application any more");
+        let other = NamespacePolicy { subscribe: Right::Anyone, ..shut };
+        let new = Namespaces::new(NamespacePolicy::default(), [("shop".to_owned(), other)].into());
+        assert_eq!(new.with_channels_of(&running).get(&channel), &other, "other rules of the same application hold");
     }
 
     #[test]

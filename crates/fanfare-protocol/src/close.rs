@@ -100,11 +100,24 @@ pub enum CloseReason {
     EngineLost,
     /// A fault of ours.
     Internal,
+    /// Pusher: no application has this key.
+    AppUnknown,
+    /// Pusher: the application is switched off.
+    AppDisabled,
+    /// Pusher: the application has as many connections as it may have.
+    AppFull {
+        /// So many.
+        max: usize,
+    },
+    /// Pusher: a version of the protocol that is not spoken here, with the code for it and what is wrong.
+    AppProtocol(u16, &'static str),
+    /// Pusher: a page of an origin that may not connect.
+    AppOrigin,
 }
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 33] = [
+    pub const LABELS: [&'static str; 38] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -138,6 +151,11 @@ impl CloseReason {
         "room_too_fast",
         "too_many_connections",
         "room_full",
+        "app_unknown",
+        "app_disabled",
+        "app_full",
+        "app_protocol",
+        "app_origin",
     ];
 
     /// What each reason means for whoever operates the node and what to do next, in the order of [`Self::LABELS`].
@@ -175,6 +193,11 @@ impl CloseReason {
         "The room was told more than messages_per_second_max of its namespace, by a client whose dialect has no word for that. Publish less, or raise the limit.",
         "The user had limits.connections_per_user_max connections already; the newest one is closed. Look for a client that reconnects without closing, or raise the limit.",
         "The room had subscribers_max subscribers of its namespace already. The client comes back by itself; raise the limit if the room may be larger.",
+        "A Pusher client brought a key that no application of pusher.apps has. Look at the key in the client's configuration.",
+        "The application of a Pusher client has `enabled = false` in pusher.apps.",
+        "The application had connections_max connections of pusher.apps already. The client comes back by itself; raise the limit if it may have more.",
+        "A Pusher client asked for no version of the protocol, or for one that is not spoken here: 5, 6 and 7 are. Look at its library.",
+        "A page of an origin that is not allowed tried to connect with a Pusher client. Add it to `origins` if it is yours.",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -214,6 +237,11 @@ impl CloseReason {
             Self::RoomTooFast => 30,
             Self::TooManyConnections { .. } => 31,
             Self::RoomFull => 32,
+            Self::AppUnknown => 33,
+            Self::AppDisabled => 34,
+            Self::AppFull { .. } => 35,
+            Self::AppProtocol(..) => 36,
+            Self::AppOrigin => 37,
         }
     }
 
@@ -246,7 +274,56 @@ impl CloseReason {
             Self::RoomFull => 4505,
             Self::PongTimeout { .. } => 4504,
             Self::SlowConsumer { .. } | Self::SlowConsumerResumable { .. } | Self::WriteTimeout { .. } => 4508,
+            Self::AppUnknown => 4001,
+            Self::AppDisabled => 4003,
+            Self::AppFull { .. } => 4100,
+            Self::AppProtocol(code, _) => code,
+            Self::AppOrigin => 4009,
         })
+    }
+
+    /// The same for a client of the Pusher dialect, whose libraries act on the range of a code: 4000 to 4099 never comes back, 4100 to 4199
+    /// comes back after a second, 4200 to 4299 at once.
+    #[must_use]
+    pub const fn pusher_code(self) -> CloseCode {
+        match self {
+            Self::PongTimeout { .. } => CloseCode(4201),
+            Self::Drain | Self::EngineLost | Self::RoomClosed => CloseCode(4200),
+            Self::TokenRefused(_)
+            | Self::TokenExpired
+            | Self::TokenRevoked
+            | Self::NotAllowed
+            | Self::NameTaken
+            | Self::Kicked => CloseCode(4009),
+            Self::Overloaded
+            | Self::TokenKeysUnavailable
+            | Self::EngineAway
+            | Self::RoomFull
+            | Self::TooFast
+            | Self::UserTooFast
+            | Self::RoomTooFast
+            | Self::TooManyConnections { .. }
+            | Self::SlowConsumer { .. }
+            | Self::SlowConsumerResumable { .. }
+            | Self::WriteTimeout { .. } => CloseCode(4100),
+            Self::ClientClosed
+            | Self::ConnectionLost
+            | Self::Left
+            | Self::ProtocolError(_)
+            | Self::BinaryNotAllowed
+            | Self::BadUtf8
+            | Self::BadDeflate
+            | Self::BadMessages
+            | Self::TooManyFragments
+            | Self::MessageTooBig { .. }
+            | Self::Rejected
+            | Self::Internal
+            | Self::AppUnknown
+            | Self::AppDisabled
+            | Self::AppFull { .. }
+            | Self::AppProtocol(..)
+            | Self::AppOrigin => self.code(),
+        }
     }
 
     /// True when it was closed because it did not take what was sent to it.
@@ -280,7 +357,7 @@ impl CloseReason {
         match self {
             Self::ClientClosed | Self::ConnectionLost => "bye".into(),
             Self::Left => "left".into(),
-            Self::ProtocolError(what) => what.into(),
+            Self::ProtocolError(what) | Self::AppProtocol(_, what) => what.into(),
             Self::BinaryNotAllowed => "binary messages are not allowed here".into(),
             Self::BadUtf8 => "text is not UTF-8".into(),
             Self::BadDeflate => "compressed message cannot be inflated".into(),
@@ -314,6 +391,10 @@ impl CloseReason {
             Self::EngineAway => "engine away, come back with back-off".into(),
             Self::EngineLost => "messages were missed here, come back".into(),
             Self::Internal => "internal error".into(),
+            Self::AppUnknown => "no application has this key".into(),
+            Self::AppDisabled => "this application is switched off".into(),
+            Self::AppFull { max } => format!("this application has {max} connections already").into(),
+            Self::AppOrigin => "pages of this origin may not connect".into(),
         }
     }
 }
@@ -358,6 +439,11 @@ mod tests {
             CloseReason::RoomTooFast,
             CloseReason::TooManyConnections { max: usize::MAX },
             CloseReason::RoomFull,
+            CloseReason::AppUnknown,
+            CloseReason::AppDisabled,
+            CloseReason::AppFull { max: usize::MAX },
+            CloseReason::AppProtocol(4007, "this version of the protocol is not spoken here: 5, 6 and 7 are"),
+            CloseReason::AppOrigin,
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::pusher::PusherCommand;
 use crate::{CloseReason, PayloadRef, Position, RoomName, UserName};
 
 /// The `id` of a command, as raw JSON (a number or a string), or none.
@@ -167,6 +168,8 @@ pub enum Action<'a> {
         /// The command's id.
         id: ReplyId<'a>,
     },
+    /// What a client of the Pusher dialect asks.
+    Pusher(PusherCommand<'a>),
     /// Said to the gateway only; logged at debug.
     Said(&'a str),
     /// Answer `ping`.

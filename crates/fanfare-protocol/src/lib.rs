@@ -7,6 +7,7 @@
 //! - [`wire`] is RFC 6455: an incremental [`wire::Decoder`] for what clients send, and functions that append server frames.
 //! - [`Session`] is one client's conversation: a decoded message goes in, one [`Action`] comes out.
 //! - [`RoomEvent`] and [`Event`] are what the gateway tells clients; a [`Variant`] turns them into wire-ready frames.
+//! - [`pusher`] has the words of Pusher Channels, another dialect.
 //! - [`Rate`] says how often something may happen.
 //! - [`CloseReason`] names every way a connection can end: code, text and metric label in one table.
 //!
@@ -20,6 +21,7 @@ mod event;
 mod limits;
 mod name;
 mod payload;
+pub mod pusher;
 mod rate;
 mod session;
 pub mod wire;

@@ -51,7 +51,31 @@ impl RoomName {
     /// # Errors
     /// [`NameError`] when it is empty, too long, or has a character that is not allowed.
     pub fn parse(name: &str) -> Result<Self, NameError> {
-        check_length(name, Self::BYTES_MAX)?;
+        Self::checked(name, Self::BYTES_MAX)
+    }
+
+    /// Longest name that the gateway makes itself, bytes: the namespace of an application and the name of its channel. Who is asked for
+    /// a name may use those of [`Self::BYTES_MAX`] alone.
+    pub const MADE_BYTES_MAX: usize = 255;
+
+    /// A name that the gateway has made, or another node of it: as [`Self::parse`], up to [`Self::MADE_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// See [`Self::parse`].
+    pub fn parse_made(name: &str) -> Result<Self, NameError> {
+        Self::checked(name, Self::MADE_BYTES_MAX)
+    }
+
+    /// The name of `rest` in a namespace.
+    ///
+    /// # Errors
+    /// See [`Self::parse_made`].
+    pub fn in_namespace(namespace: &str, rest: &str) -> Result<Self, NameError> {
+        Self::parse_made(&format!("{namespace}:{rest}"))
+    }
+
+    fn checked(name: &str, bytes_max: usize) -> Result<Self, NameError> {
+        check_length(name, bytes_max)?;
         // Most names are plain ASCII, where a look at each byte is enough.
         if name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#')) {
             return Ok(Self(name.into()));

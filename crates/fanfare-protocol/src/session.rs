@@ -3,7 +3,7 @@
 mod command;
 
 use crate::wire::{Agreement, Message};
-use crate::{Action, CloseReason, Dialect, ErrorCode, MessageLimits, PayloadRef, ReplyId, RoomName, Target};
+use crate::{Action, CloseReason, Dialect, ErrorCode, MessageLimits, PayloadRef, ReplyId, RoomName, Target, pusher};
 
 /// Which path the client came in by, and so what it may say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Mode {
     Echo,
     /// `/helloworld`: the first tutorial.
     HelloWorld,
+    /// `/app/{key}`: the channels of an application, which has this place among those that are configured.
+    App(u32),
 }
 
 /// The conversation on one connection.
@@ -51,7 +53,7 @@ impl Session {
     pub fn room(&self) -> Option<&RoomName> {
         match &self.mode {
             Mode::Room(room) => Some(room),
-            Mode::Rooms | Mode::Echo | Mode::HelloWorld => None,
+            Mode::Rooms | Mode::Echo | Mode::HelloWorld | Mode::App(_) => None,
         }
     }
 
@@ -86,6 +88,14 @@ impl Session {
                 payload: plain(message),
                 except_self: false,
                 id: ReplyId::default(),
+            },
+            (Mode::App(_), _) | (_, Dialect::Pusher) => match message {
+                Message::Text(text) => pusher::action(text),
+                Message::Binary(_) => Action::Refuse {
+                    code: ErrorCode::BadMessage,
+                    message: "binary messages have no place here".to_owned(),
+                    id: ReplyId(None),
+                },
             },
             // What such a client sends is not even decoded.
             (_, Dialect::Sse) => Action::Close(CloseReason::ProtocolError("an event stream only listens")),

@@ -22,7 +22,11 @@ pub(crate) fn content_type(request: &Request<Incoming>) -> Option<String> {
 /// Reads a body of at most `messages` messages of the largest size.
 pub(crate) async fn read_body(hub: &Hub, request: Request<Incoming>, messages: usize) -> Result<Bytes, Problem> {
     let max = messages * (hub.settings().messages.message_bytes_max + BODY_OVERHEAD_BYTES);
-    let body = request.into_body();
+    read_body_up_to(hub, request.into_body(), max).await
+}
+
+/// Reads a body of at most `max` bytes.
+pub(crate) async fn read_body_up_to(hub: &Hub, body: Incoming, max: usize) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > max as u64 {
         // Announced too long: there is no need to wait for it.
         return Err(too_large(max));

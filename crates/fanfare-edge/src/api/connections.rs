@@ -92,6 +92,7 @@ impl From<Seen> for ConnectionBody {
                 Dialect::Json => "json",
                 Dialect::Text | Dialect::TextJoined => "text",
                 Dialect::Sse => "sse",
+                Dialect::Pusher => "pusher",
             },
             rooms_count: seen.rooms,
             rooms: seen.room_names.iter().map(RoomName::to_string).collect(),
@@ -108,6 +109,7 @@ fn path(mode: &Mode) -> String {
         Mode::Room(room) => format!("/room/{room}"),
         Mode::Echo => "/echo".to_owned(),
         Mode::HelloWorld => "/helloworld".to_owned(),
+        Mode::App(_) => "/app".to_owned(),
     }
 }
 

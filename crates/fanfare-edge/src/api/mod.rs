@@ -23,7 +23,9 @@ use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
 use hyper::{Method, Request, StatusCode};
 use subtle::ConstantTimeEq;
 
+pub(crate) use self::body::{read_body_up_to, too_large};
 pub(crate) use self::document::document;
+pub(crate) use self::publish::{Accepted, publish_payload, refuse_if_over, settled};
 use self::route::{Call, Route, Verb};
 use crate::hub::Hub;
 use crate::problem::{Answer, Problem, method_not_allowed, not_found, options};

@@ -10,8 +10,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::accept::accept;
+pub(crate) use self::accept::{Accepted, publish_payload};
 pub(super) use self::accept::{release, unpublished};
 use self::check::{Checked, check, check_batch, check_text};
+pub(crate) use self::receipt::settled;
 pub(super) use self::receipt::{EntryBody, ReceiptBody, receipt_answer};
 use self::receipt::{ReceiptsBody, receipt};
 use super::body::{content_type, parse, read_body};
@@ -110,6 +112,6 @@ async fn batch(call: Call, span: &mut CallSpan) -> Result<Answer, Problem> {
 }
 
 /// During a drain whoever is still here is served like before. Once nobody is, a publication belongs on another node.
-fn refuse_if_over(hub: &Hub) -> Result<(), Problem> {
+pub(crate) fn refuse_if_over(hub: &Hub) -> Result<(), Problem> {
     if hub.drain().is_over() { Err(Problem::draining()) } else { Ok(()) }
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanfare_fanout::{LaneId, Queued};
-use fanfare_protocol::wire::{Opcode, close_frame, frame};
-use fanfare_protocol::{CloseReason, sse};
+use fanfare_protocol::wire::{Opcode, frame};
+use fanfare_protocol::{CloseReason, Dialect, sse};
 use tracing::{debug, info};
 
 use super::ShardLoop;
@@ -46,7 +46,7 @@ impl ShardLoop {
             self.stop_listening(lane);
             sse::close_event(reason, &mut frame);
         } else {
-            close_frame(reason, &mut frame);
+            self.dialect_of(lane).close_frame(reason, &mut frame);
         }
         self.say_last(lane, &frame, reason.waits_for_queue(), deadline);
     }
@@ -85,6 +85,10 @@ impl ShardLoop {
             }
             _ => heartbeat.close,
         }
+    }
+
+    fn dialect_of(&mut self, lane: LaneId) -> Dialect {
+        self.connection(lane).map_or(Dialect::Json, |connection| connection.session.dialect())
     }
 
     fn say_last(&mut self, lane: LaneId, frame: &[u8], waits_for_queue: bool, deadline: std::time::Duration) {
@@ -190,6 +194,7 @@ impl ShardLoop {
         *slot = None;
         self.live -= 1;
         self.histories.remove(&lane.index);
+        self.seats.remove(&lane.index);
         self.unread.remove(&lane.index);
         for room in self.fanout.close(lane) {
             debug_assert!(false, "{room:?} was left when the connection ended");

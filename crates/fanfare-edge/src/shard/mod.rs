@@ -20,6 +20,7 @@ mod newcomers;
 mod orders;
 mod people;
 mod perform;
+mod pusher;
 mod read;
 mod recovery;
 mod reload;
@@ -50,6 +51,7 @@ use self::crowd::Crowd;
 use self::handshake::Entrance;
 use self::leaving::Leaving;
 use self::newcomers::Newcomers;
+use self::pusher::Seat;
 use self::recovery::Behind;
 use self::rooms::LocalRooms;
 use self::sockets::Sockets;
@@ -120,6 +122,8 @@ struct ShardLoop {
     open: usize,
     crowd: Crowd,
     rooms: LocalRooms,
+    /// By the index of their lane: connections of applications of the Pusher dialect.
+    seats: HashMap<u32, Box<Seat>>,
     /// Connections that have not been told all they missed.
     behind: Behind,
     /// Users whose last connection in a room ended here, with the time when they are missed there; in that order.

@@ -338,6 +338,7 @@ impl ShardLoop {
                 self.answer(lane, &Event::Welcome { connection: &name, heartbeat_ms, user, token, node });
             }
             Mode::Room(room) => self.enter_own_room(lane, &room, since),
+            Mode::App(app) => self.greet_app(lane, app),
             Mode::Echo | Mode::HelloWorld => {}
         }
         self.tell_inbox(lane);
@@ -357,5 +358,6 @@ pub(super) fn variant(session: &Session) -> Variant {
         (Dialect::Text, _) => Variant::Text,
         (Dialect::TextJoined, _) => Variant::TextJoined,
         (Dialect::Sse, _) => Variant::Sse,
+        (Dialect::Pusher, _) => Variant::Pusher,
     }
 }

@@ -39,7 +39,7 @@ impl ShardLoop {
         let place = self.place(lane);
         let Some(connection) = self.connection(lane) else { return Ok(()) };
         // Nobody is met there.
-        if matches!(connection.session.mode(), Mode::Echo | Mode::HelloWorld) {
+        if matches!(connection.session.mode(), Mode::Echo | Mode::HelloWorld | Mode::App(_)) {
             return Ok(());
         }
         let Some(person) = connection.person.as_deref_mut() else { return Ok(()) };

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fanfare_fanout::{Lane, LaneId, Overloaded, Receipt, RoomId};
 use fanfare_guard::{Ruling, Verdict};
+use fanfare_protocol::pusher::PusherCommand;
 use fanfare_protocol::wire::{Opcode, frame};
 use fanfare_protocol::{
-    Action, CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target,
+    Action, CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target, UserName,
 };
 use fanfare_registry::{Draft, Item, JoinError, Joined, Presence, PublishError};
 use tracing::debug;
@@ -34,7 +35,11 @@ impl ShardLoop {
         // Coming, going and closing say things to rooms that no bound may refuse: whoever causes them is slowed instead.
         let moves = matches!(
             action,
-            Action::Subscribe { .. } | Action::Unsubscribe { .. } | Action::Leave { .. } | Action::CloseRoom { .. }
+            Action::Subscribe { .. }
+                | Action::Unsubscribe { .. }
+                | Action::Leave { .. }
+                | Action::CloseRoom { .. }
+                | Action::Pusher(PusherCommand::Subscribe { .. } | PusherCommand::Unsubscribe { .. })
         );
         if moves && self.hub.registry().shards().iter().any(|shard| shard.is_pressed()) {
             self.pause_publisher(lane);
@@ -56,6 +61,7 @@ impl ShardLoop {
             Action::History { room, since, limit, id } => self.history(lane, &room, since, limit, id),
             Action::CloseRoom { room, id } => self.close_room_by_command(lane, &room, id),
             Action::Refresh { token, id } => self.refresh(lane, &token, id),
+            Action::Pusher(command) => self.perform_pusher(lane, command),
             Action::Pong { id } => self.answer(lane, &Event::Pong { id }),
             Action::Refuse { code, message, id } => self.refuse(lane, code, &message, id),
             Action::Said(message) => {
@@ -127,7 +133,7 @@ impl ShardLoop {
             Target::Named(name) => Some(name.clone()),
             Target::Own => match self.connection(lane)?.session.mode() {
                 Mode::Room(name) => Some(name.clone()),
-                Mode::Rooms | Mode::Echo | Mode::HelloWorld => None,
+                Mode::Rooms | Mode::Echo | Mode::HelloWorld | Mode::App(_) => None,
             },
         }
     }
@@ -140,6 +146,20 @@ impl ShardLoop {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
         }
         let user = connection.user().cloned();
+        self.publish_allowed(lane, name, user, payload, except_self, id);
+    }
+
+    /// Publishes what may be published, if moderation has nothing against it.
+    pub(super) fn publish_allowed(
+        &mut self,
+        lane: LaneId,
+        name: RoomName,
+        user: Option<UserName>,
+        payload: PayloadRef<'_>,
+        except_self: bool,
+        id: ReplyId<'_>,
+    ) {
+        let hub = self.hub.clone();
         let except = except_self.then_some((self.index, lane));
         let payload = match hub.judge(&name, payload) {
             Ruling::Pass | Ruling::Observe(_) => payload.to_payload(),
@@ -275,27 +295,39 @@ impl ShardLoop {
     /// Takes a place in a room. What was missed must be told next: that makes it a member here.
     fn join(&mut self, lane: LaneId, name: &RoomName, since: Option<Position>) -> Result<Joined, (ErrorCode, String)> {
         let hub = self.hub.clone();
-        let (shard, now) = (self.index, self.now);
         let Some(connection) = self.connection(lane) else {
             return Err((ErrorCode::Overloaded, String::new()));
         };
         if let Verdict::Deny(why) = hub.policy(name).may_subscribe(connection.identity(), name) {
             return Err((ErrorCode::NotAllowed, why.to_owned()));
         }
+        let user = connection.user().cloned();
+        self.enter(lane, name, user.as_ref(), since)
+    }
+
+    /// The same for who may, as this user.
+    pub(super) fn enter(
+        &mut self,
+        lane: LaneId,
+        name: &RoomName,
+        user: Option<&UserName>,
+        since: Option<Position>,
+    ) -> Result<Joined, (ErrorCode, String)> {
+        let hub = self.hub.clone();
+        let (shard, now) = (self.index, self.now);
         if !hub.knows_rooms() {
             return Err((ErrorCode::EngineAway, ENGINE_UNREAD.to_owned()));
         }
-        let user = connection.user().cloned();
         let joined = loop {
             let joined = hub
                 .registry()
-                .rejoin(name, hub.room_options(name), shard, user.as_ref(), since, now)
+                .rejoin(name, hub.room_options(name), shard, user, since, now)
                 .map_err(|error| (refusal(error), error.to_string()))?;
             if self.rooms.id_of(name).is_none_or(|known| known == joined.room.id()) {
                 break joined;
             }
             // A former life of the room still has members here. Its end is in the intake already, and is told before the next begins.
-            hub.registry().leave(&joined.room, shard, user.as_ref(), false);
+            hub.registry().leave(&joined.room, shard, user, false);
             self.send_replies(lane);
             self.take_items(usize::MAX);
             if !self.is_open(lane) {
@@ -307,7 +339,7 @@ impl ShardLoop {
     }
 
     /// The room of this name that the lane is in.
-    fn member_room(&self, lane: LaneId, name: &RoomName) -> Option<RoomId> {
+    pub(super) fn member_room(&self, lane: LaneId, name: &RoomName) -> Option<RoomId> {
         let is_in = |room| self.fanout.is_member(lane, room) || self.behind.contains(lane, room);
         self.rooms.id_of(name).filter(|&room| is_in(room))
     }

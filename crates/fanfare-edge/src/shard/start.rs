@@ -142,6 +142,7 @@ impl ShardLoop {
             open: 0,
             crowd: Crowd::default(),
             rooms: LocalRooms::default(),
+            seats: HashMap::new(),
             behind: Behind::default(),
             absences: VecDeque::new(),
             timers: Timers::default(),

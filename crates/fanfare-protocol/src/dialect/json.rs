@@ -301,6 +301,11 @@ impl Fields<'_> {
 }
 
 /// Appends `text` as a JSON string, with what must be escaped escaped.
-fn string(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("writing a string to memory does not fail");
+}
+
+/// Bytes in base64.
+pub(super) fn base64(bytes: &[u8]) -> String {
+    BASE64.encode(bytes)
 }

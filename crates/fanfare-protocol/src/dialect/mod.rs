@@ -1,11 +1,14 @@
 //! The message languages, and the wire forms a room's events take in them.
 
 mod json;
+mod pusher;
 pub mod sse;
 mod text;
 
-use crate::wire::{Deflater, Window};
-use crate::{Event, RoomEvent};
+use crate::wire::{Deflater, Window, close_frame, close_frame_as};
+use crate::{CloseReason, Event, RoomEvent};
+
+pub(crate) use json::string as json_string;
 
 /// The language a connection speaks after the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,10 +21,12 @@ pub enum Dialect {
     TextJoined,
     /// The objects of [`Dialect::Json`] as Server-Sent Events, for clients that only listen.
     Sse,
+    /// Pusher Channels, protocol 7.
+    Pusher,
 }
 
 /// Number of [`Variant`]s.
-pub const VARIANTS: usize = 5;
+pub const VARIANTS: usize = 6;
 
 /// A wire form of room events: dialect × whether the room must be named. Subscribers of one variant share bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,10 +38,12 @@ pub enum Variant {
     JsonRooms = 1,
     /// Text.
     Text = 2,
+    /// Pusher Channels.
+    Pusher = 3,
     /// Text whose queued messages are joined by a newline.
-    TextJoined = 3,
+    TextJoined = 4,
     /// Server-Sent Events.
-    Sse = 4,
+    Sse = 5,
 }
 
 impl Variant {
@@ -47,8 +54,9 @@ impl Variant {
             0 => Some(Self::JsonRoom),
             1 => Some(Self::JsonRooms),
             2 => Some(Self::Text),
-            3 => Some(Self::TextJoined),
-            4 => Some(Self::Sse),
+            3 => Some(Self::Pusher),
+            4 => Some(Self::TextJoined),
+            5 => Some(Self::Sse),
             _ => None,
         }
     }
@@ -60,6 +68,7 @@ impl Variant {
             Self::JsonRooms => json::encode_room_event(event, true, out),
             Self::Text | Self::TextJoined => text::encode_room_event(event, out),
             Self::Sse => sse::encode_room_event(event, out),
+            Self::Pusher => pusher::encode_room_event(event, out),
         }
     }
 
@@ -71,6 +80,7 @@ impl Variant {
             Self::Text => Dialect::Text.encode_event(event, false, out),
             Self::TextJoined => Dialect::TextJoined.encode_event(event, false, out),
             Self::Sse => Dialect::Sse.encode_event(event, false, out),
+            Self::Pusher => Dialect::Pusher.encode_event(event, true, out),
         }
     }
 
@@ -80,13 +90,14 @@ impl Variant {
     pub fn join(self, frames: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::TextJoined => text::join(frames),
-            Self::JsonRoom | Self::JsonRooms | Self::Text | Self::Sse => None,
+            Self::JsonRoom | Self::JsonRooms | Self::Text | Self::Pusher | Self::Sse => None,
         }
     }
 }
 
 /// Variants whose messages may be compressed; [`Variant::TextJoined`] merges its frames, so they stay readable, and
-/// [`Variant::Sse`] has none of WebSocket's extensions.
+/// [`Variant::Sse`] has none of WebSocket's extensions. [`Variant::Pusher`] would be three forms more than fan-out has places for; its clients may
+/// compress what they send.
 const DEFLATED: [Variant; 3] = [Variant::JsonRoom, Variant::JsonRooms, Variant::Text];
 
 /// Number of [`WireForm`]s.
@@ -161,6 +172,16 @@ impl Dialect {
             Self::Json => json::encode_event(event, named, out),
             Self::Text | Self::TextJoined => {}
             Self::Sse => sse::encode_event(event, out),
+            Self::Pusher => pusher::encode_event(event, out),
+        }
+    }
+
+    /// Appends the close frame that tells a client `reason`, with the code that its dialect has for it. An event stream has none: see
+    /// [`sse::close_event`].
+    pub fn close_frame(self, reason: CloseReason, out: &mut Vec<u8>) {
+        match self {
+            Self::Pusher => close_frame_as(reason.pusher_code(), &reason.text(), out),
+            Self::Json | Self::Text | Self::TextJoined | Self::Sse => close_frame(reason, out),
         }
     }
 }

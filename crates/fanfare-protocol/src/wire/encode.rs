@@ -1,7 +1,7 @@
 //! Server frames: never masked, never fragmented (RFC 6455 section 5.1).
 
 use super::decode::RSV1;
-use crate::CloseReason;
+use crate::{CloseCode, CloseReason};
 
 /// Frame opcodes (RFC 6455 section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,9 +66,13 @@ pub fn frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
 
 /// Appends a close frame that tells the client `reason`.
 pub fn close_frame(reason: CloseReason, out: &mut Vec<u8>) {
-    let text = reason.text();
+    close_frame_as(reason.code(), &reason.text(), out);
+}
+
+/// The same with a code of one's own; `text` has at most 123 bytes.
+pub(crate) fn close_frame_as(code: CloseCode, text: &str, out: &mut Vec<u8>) {
     frame_header(Opcode::Close, 2 + text.len(), out);
-    out.extend_from_slice(&reason.code().0.to_be_bytes());
+    out.extend_from_slice(&code.0.to_be_bytes());
     out.extend_from_slice(text.as_bytes());
 }
 

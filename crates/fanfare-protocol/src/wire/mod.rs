@@ -9,7 +9,7 @@ mod inflate;
 
 pub use decode::{Decoder, Input, Message};
 pub use deflate::{DEFLATE_BYTES_MAX, Deflater, DeflaterSettings, Squeezed};
-pub(crate) use encode::{Framed, frame_header, frame_with, split_frame};
+pub(crate) use encode::{Framed, close_frame_as, frame_header, frame_with, split_frame};
 pub use encode::{Opcode, close_frame, frame};
 pub use extension::{Accepted, Agreement, DeflateTerms, MalformedExtensions, Window, negotiate};
 pub use inflate::{Deflated, History, Inflater};

@@ -29,7 +29,7 @@ pub use ceiling::{Ceiling, Term, bytes};
 pub use fanfare_edge::Address;
 pub use layer::{ConfigFile, Environment};
 pub use raw::{LogFormat, SendChoice};
-pub use typed::{Config, Diagnostics, Drain, Limits};
+pub use typed::{Config, Diagnostics, Drain, Limits, PusherApps};
 pub use value::{Origin, Secret};
 
 use machine::Machine;

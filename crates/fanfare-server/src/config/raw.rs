@@ -11,6 +11,7 @@ mod door;
 mod engine;
 mod limits;
 mod node;
+mod pusher;
 mod rooms;
 mod section;
 mod traces;
@@ -26,6 +27,7 @@ pub(crate) use engine::{Engine, EngineKind};
 pub(crate) use limits::{Limits, Mode};
 pub(crate) use node::{Diagnostics, Drain, Node, Readiness};
 pub use node::{LogFormat, SendChoice};
+pub(crate) use pusher::{Pusher, PusherAppKeys};
 pub(crate) use rooms::{Filter, Moderation, Namespace, Rooms, Slow};
 pub(crate) use section::{Key, Section};
 pub(crate) use traces::Traces;
@@ -49,6 +51,7 @@ pub(crate) struct Raw {
     pub(crate) rooms: Rooms,
     /// By name; `default` is always there.
     pub(crate) namespaces: BTreeMap<String, Namespace>,
+    pub(crate) pusher: Pusher,
     pub(crate) moderation: Moderation,
     pub(crate) diagnostics: Diagnostics,
     pub(crate) engine: Engine,
@@ -70,6 +73,7 @@ impl Default for Raw {
             api: Api::default(),
             rooms: Rooms::default(),
             namespaces: BTreeMap::from([(DEFAULT_NAMESPACE.to_owned(), Namespace::default())]),
+            pusher: Pusher::default(),
             moderation: Moderation::default(),
             diagnostics: Diagnostics::default(),
             engine: Engine::default(),
@@ -99,6 +103,7 @@ impl Raw {
             "auth" => &mut self.auth,
             "api" => &mut self.api,
             "rooms" => &mut self.rooms,
+            "pusher" => &mut self.pusher,
             "moderation" => &mut self.moderation,
             "diagnostics" => &mut self.diagnostics,
             "engine" => &mut self.engine,
@@ -125,6 +130,7 @@ impl Raw {
         for (name, namespace) in &self.namespaces {
             sections.push((namespace_path(name), namespace));
         }
+        sections.push(("pusher".to_owned(), &self.pusher));
         sections.push(("moderation".to_owned(), &self.moderation));
         sections.push(("diagnostics".to_owned(), &self.diagnostics));
         sections.push(("engine".to_owned(), &self.engine));
@@ -154,7 +160,7 @@ mod tests {
     fn every_documented_section_can_be_written() {
         let mut raw = Raw::default();
         let names: Vec<String> = raw.sections().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 16);
+        assert_eq!(names.len(), 17);
         for name in names {
             let is_namespace = name.starts_with(NAMESPACES);
             assert_eq!(raw.section_mut(&name).is_none(), is_namespace, "{name}");

@@ -8,6 +8,7 @@ mod connection;
 mod limits;
 mod namespaces;
 mod node;
+mod pusher;
 mod relations;
 mod traces;
 mod unavailable;
@@ -31,6 +32,7 @@ use crate::traces::TraceTerms;
 pub(super) use connection::Compression;
 pub use limits::Limits;
 pub use node::{Diagnostics, Drain};
+pub use pusher::PusherApps;
 pub(super) use relations::later;
 #[cfg(test)]
 pub(super) use unavailable::UNAVAILABLE;
@@ -88,6 +90,8 @@ pub struct Config {
     pub heartbeat: HeartbeatLimits,
     /// Rules by namespace.
     pub namespaces: Namespaces,
+    /// Applications of the Pusher dialect; `None`: it is not spoken.
+    pub pusher: Option<PusherApps>,
     /// What the filters of namespaces know.
     pub moderation: Arc<Moderation>,
     /// Messages that may wait for a moderator.
@@ -202,6 +206,7 @@ impl Check {
             intake: IntakeLimits::default(),
             heartbeat: self.heartbeat(&raw.heartbeat),
             namespaces: self.namespaces(raw),
+            pusher: self.pusher(&raw.pusher),
             moderation: moderation::load(&raw.moderation, &mut self.problems),
             held_max: self.count("moderation.held_max", &raw.moderation.held_max, 1..=1_000_000),
             guests: raw.auth.guests.value,

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use fanfare_edge::{ApiSettings, CompressionSettings, DrainSettings, EngineSettings, SendPath, Settings};
+use fanfare_edge::{
+    ApiSettings, CompressionSettings, DrainSettings, EngineSettings, PusherSettings, SendPath, Settings,
+};
 use fanfare_guard::GuestKey;
 use fanfare_protocol::wire::DeflaterSettings;
 use fanfare_registry::RegistryLimits;
 use tracing::info;
 
-use crate::config::{Config, SendChoice};
+use crate::config::{Config, PusherApps, SendChoice};
 use crate::page;
 
 pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
@@ -65,6 +67,7 @@ pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
         echo: config.diagnostics.echo,
         page: config.diagnostics.page.then(page::page),
         script: page::script(),
+        pusher: config.pusher.as_ref().map(pusher),
         engine: config.engine.as_ref().map(|engine| EngineSettings { timeout: engine.timeout }),
         api: ApiSettings {
             keys: config.api_keys.iter().map(|key| key.expose().to_owned()).collect(),
@@ -77,6 +80,11 @@ pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
         canary: config.canary,
         drain: DrainSettings { grace: config.drain.grace, window: config.drain.window, retry: config.drain.retry },
     }
+}
+
+/// The applications; ids of their connections are from the dice.
+fn pusher(pusher: &PusherApps) -> Arc<PusherSettings> {
+    Arc::new(PusherSettings::new(pusher.apps.clone(), pusher.activity_timeout_s, rand::random()))
 }
 
 /// Made from the first secret, so that guests come back after a restart; without one, from the dice.

@@ -36,6 +36,7 @@ mod people;
 mod policies;
 mod process;
 mod proxies;
+mod pusher;
 mod races;
 mod refresh;
 mod reload;

@@ -46,7 +46,7 @@ pub(super) fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
             Some(turn) => Accepted::Keyed { outcome: turn.take(|outcome| outcome.held = Some(held)), is_repeat: false },
         });
     }
-    let Some(turn) = turn else { return publish_to(hub, &room, None, payload, except) };
+    let Some(turn) = turn else { return publish_payload(hub, &room, None, payload, except) };
     if let Some(engine) = hub.engine() {
         return post_keyed(hub, engine, Shared { room, user: None, payload, except, receipt: None }, turn);
     }
@@ -73,10 +73,11 @@ fn refused(turn: Option<Turn>, problem: Problem) -> Problem {
 pub(crate) fn release(hub: &Hub, publication: HeldPublication) -> Result<Accepted, Problem> {
     refuse_if_over(hub)?;
     let HeldPublication { room, user, payload, except, .. } = publication;
-    publish_to(hub, &room, user, payload, except)
+    publish_payload(hub, &room, user, payload, except)
 }
 
-fn publish_to(
+/// Publishes what has been checked; nobody may be refused it any more but for bounds.
+pub(crate) fn publish_payload(
     hub: &Hub,
     room: &RoomName,
     user: Option<UserName>,

@@ -99,6 +99,11 @@ pub(crate) async fn receipt_answer(accepted: Accepted) -> Result<Answer, Problem
     Ok(receipt(accepted).await?.answer())
 }
 
+/// Waits until it is known what became of a publication.
+pub(crate) async fn settled(accepted: Accepted) -> Result<(), Problem> {
+    receipt(accepted).await.map(drop)
+}
+
 pub(super) async fn receipt(accepted: Accepted) -> Result<ReceiptBody, Problem> {
     match accepted {
         Accepted::Held(held) => Ok(ReceiptBody::held(held)),

@@ -241,6 +241,7 @@ impl World {
             Variant::Text => Dialect::Text,
             Variant::TextJoined => Dialect::TextJoined,
             Variant::Sse => Dialect::Sse,
+            Variant::Pusher => Dialect::Pusher,
         };
         let deflate = memory.window.map(|window| Agreement { window, client_context: false });
         let mode = own.map_or(Mode::Rooms, |room| Mode::Room(self.names[room].clone()));

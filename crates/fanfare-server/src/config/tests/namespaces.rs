@@ -119,3 +119,45 @@ fn files_of_moderation_are_read_with_the_configuration() {
          `moderation.model_file`",
     );
 }
+
+#[test]
+fn the_namespace_of_an_application_is_shut_for_others_until_its_own_table_opens_it() {
+    let app = "[[pusher.apps]]\nid = '7'\nkey = 'k7'\nsecret = 's'\n";
+    let policy = |toml: &str| *file(toml).unwrap().namespaces.get(&RoomName::parse("pusher-7:a").unwrap());
+    let shut = policy(app);
+    let nobody = fanfare_guard::Right::Nobody;
+    assert_eq!((shut.subscribe, shut.publish, shut.has_channels), (nobody, nobody, true));
+    let kept = policy(&format!("{app}[namespaces.pusher-7]\nhistory_size = 5\n"));
+    assert_eq!((kept.subscribe, kept.publish, kept.history_size), (nobody, nobody, 5));
+    let open = policy(&format!("{app}[namespaces.pusher-7]\nsubscribe = 'anyone'\n"));
+    assert_eq!((open.subscribe, open.publish), (fanfare_guard::Right::Anyone, nobody));
+    let default = policy(&format!("{app}[namespaces.default]\nsubscribe = 'user'\nmessages_per_second_max = 3\n"));
+    assert_eq!((default.subscribe, default.messages_per_second_max), (nobody, 3));
+    assert!(!file(app).unwrap().namespaces.fallback().has_channels);
+}
+
+#[test]
+fn applications_do_not_share_anything() {
+    let two = |more: &str| {
+        format!("[[pusher.apps]]\nid = '7'\nkey = 'k7'\nsecret = 's'\n[[pusher.apps]]\nsecret = 's'\n{more}")
+    };
+    let config = file(&two("id = '8'\nkey = 'k8'")).unwrap();
+    let pusher = config.pusher.unwrap();
+    assert_eq!((pusher.apps.len(), pusher.activity_timeout_s), (2, 120));
+    assert!(file("").unwrap().pusher.is_none());
+    for (more, complaint) in [
+        ("id = '7'\nkey = 'k8'", "entry 2 of `pusher.apps` has the `id` of another"),
+        ("id = '8'\nkey = 'k7'", "entry 2 of `pusher.apps` has the `key` of another"),
+        ("id = '8'\nkey = 'k8'\nnamespace = 'pusher-7'", "entry 2 of `pusher.apps` has the `namespace` of another"),
+        ("id = '8'\nkey = 'k8'\nnamespace = 'default'", "entry 2 of `pusher.apps` needs a `namespace`"),
+        ("id = '8'\nkey = 'k8'\nnamespace = 'a:b'", "entry 2 of `pusher.apps` needs a `namespace`"),
+        ("id = '8/'\nkey = 'k8'", "entry 2 of `pusher.apps` needs as its `id`"),
+        ("id = '8'\nkey = 'k:8'", "entry 2 of `pusher.apps` needs as its `key`"),
+        ("id = '8'\nkey = 'k8'\nevent_bytes_max = 0", "entry 2 of `pusher.apps` needs an `event_bytes_max`"),
+    ] {
+        let error = file(&two(more)).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{more}: {error}");
+    }
+    let long = format!("id = '8'\nkey = 'k8'\nnamespace = '{}'", "n".repeat(55));
+    assert!(file(&two(&long)).unwrap_err().to_string().contains("at most 54 bytes"));
+}

@@ -1,5 +1,7 @@
 //! Rules by namespace.
 
+use std::collections::BTreeMap;
+
 use fanfare_guard::{NamespacePolicy, Namespaces, Right, SlowPolicy};
 
 use crate::config::moderation;
@@ -16,7 +18,14 @@ impl Check {
         let fallback = &raw.namespaces[DEFAULT_NAMESPACE];
         let default = self.namespace(DEFAULT_NAMESPACE, fallback, fallback);
         let others = raw.namespaces.iter().filter(|(name, _)| *name != DEFAULT_NAMESPACE);
-        let others = others.map(|(name, rules)| (name.clone(), self.namespace(name, rules, fallback))).collect();
+        let mut others: BTreeMap<_, _> =
+            others.map(|(name, rules)| (name.clone(), self.namespace(name, rules, fallback))).collect();
+        for app in &raw.pusher.apps.value {
+            let name = app.namespace();
+            let rules = raw.namespaces.get(&name).filter(|_| name != DEFAULT_NAMESPACE);
+            let policy = others.entry(name).or_insert(default);
+            *policy = of_channels(*policy, rules);
+        }
         Namespaces::new(default, others)
     }
 
@@ -71,8 +80,21 @@ impl Check {
                 given(&rules.messages_per_second_max, &fallback.messages_per_second_max),
                 0..=1_000_000,
             ),
+            has_channels: false,
             filter: moderation::filter(given(&rules.filter, &fallback.filter).value),
         }
+    }
+}
+
+/// The policy where rooms are channels of an application: it says who may enter them, so clients of other dialects may only where its
+/// own table says so.
+fn of_channels(policy: NamespacePolicy, rules: Option<&Namespace>) -> NamespacePolicy {
+    let is_given = |setting: fn(&Namespace) -> &Setting<Who>| rules.is_some_and(|rules| setting(rules).is_given());
+    NamespacePolicy {
+        subscribe: if is_given(|rules| &rules.subscribe) { policy.subscribe } else { Right::Nobody },
+        publish: if is_given(|rules| &rules.publish) { policy.publish } else { Right::Nobody },
+        has_channels: true,
+        ..policy
     }
 }
 

@@ -37,7 +37,11 @@ impl World {
             Action::Pong { id } => self.answer(n, &Event::Pong { id }, Lane::Control),
             Action::Refuse { code, id, .. } => self.refuse(n, code, id),
             Action::Close(reason) => self.end(n, reason),
-            Action::Said(_) | Action::Reply(_) | Action::History { .. } | Action::Refresh { .. } => {
+            Action::Said(_)
+            | Action::Reply(_)
+            | Action::History { .. }
+            | Action::Refresh { .. }
+            | Action::Pusher(_) => {
                 panic!("no client of this run says that")
             }
         }

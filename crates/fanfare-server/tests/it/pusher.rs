@@ -1,0 +1,7 @@
+//! The Pusher dialect and its HTTP API, as its clients and server libraries speak them.
+
+mod api;
+mod channels;
+mod connecting;
+mod saying;
+mod support;
