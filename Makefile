@@ -90,8 +90,8 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 upgrades: ## ten upgrades on one machine under 500 connects a second: nobody is refused
 	@FANFARE_TEST_UPGRADES=10 cargo test --quiet $(LOCKED) -p fanfare-server --test it -- handover::nobody_is_refused
 
-.PHONY: drain-test test unit send-paths doctest loom api-test sim planted-bugs planted-limits fuzz browser js-test proxy-test deploy-test package smoke soak stalled conformance load bench icount icount-baseline compare profile
-test: unit send-paths doctest loom api-test browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
+.PHONY: drain-test test unit send-paths doctest loom api-test pusher-test sim planted-bugs planted-limits fuzz browser js-test proxy-test deploy-test package smoke soak stalled conformance load bench icount icount-baseline compare profile
+test: unit send-paths doctest loom api-test pusher-test browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, Pusher's own client and libraries, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
 unit: ## unit and integration tests of all crates, the load generator's audit included
@@ -136,6 +136,11 @@ api-test: ## requests made from /openapi.json, right and wrong ones, against a r
 	$(say) 'API against its OpenAPI document'
 	@cargo build --quiet $(LOCKED) --bin fanfare
 	@tools/api-test "$(TARGET)/debug/fanfare" "$(TARGET)"
+
+pusher-test: ## pusher-js and the server libraries for Node and Python, as they are published, against a running gateway (from npm and PyPI)
+	$(say) 'Pusher clients and libraries'
+	@cargo build --quiet $(LOCKED) --bin fanfare
+	@tools/pusher-test "$(TARGET)/debug/fanfare" "$(TARGET)"
 
 browser: ## the page in a real headless Chromium
 	$(say) 'browser tests'
