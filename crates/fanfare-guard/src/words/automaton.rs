@@ -12,8 +12,10 @@ use super::list::{self, WORD_LETTERS_MAX, Word, WordListError, WordProblem};
 use super::normalise::{Gap, Piece, Signs, Writing, is_ideograph, pieces};
 use super::text::Cursor;
 
-/// Separators in a row that are passed over; more of them end a word that has begun.
-const SEPARATORS_MAX: u32 = 8;
+/// White space and ends of sentences in a row that are passed over beside a letter of an unspaced script; more of them end a word that has
+/// begun, because columns and lines of such a script are no words. Where letters are spaced, and of marks, any number is passed over: who
+/// may write eight dots to get by may write nine.
+const UNSPACED_BLANKS_MAX: u32 = 8;
 
 /// Up to so many bytes of words the automaton has all its transitions in one table, a step each; beyond, that table would not fit a
 /// processor's caches (8 MiB at the worst), and states with few transitions are stored tightly.
@@ -166,7 +168,8 @@ struct Scan<'a, A> {
     count: usize,
     /// What came since the last letter.
     gap: Gap,
-    separators: u32,
+    /// Of it, what is more than a mark.
+    blanks: u32,
     /// How the last letter is written; none at the beginning of the text.
     last: Option<Writing>,
 }
@@ -183,7 +186,7 @@ impl<'a, A: Automaton> Scan<'a, A> {
             steps: [NO_STEP; WORD_LETTERS_MAX],
             count: 0,
             gap: Gap::NONE,
-            separators: 0,
+            blanks: 0,
             last: None,
         }
     }
@@ -196,7 +199,7 @@ impl<'a, A: Automaton> Scan<'a, A> {
             let at = self.cursor.at();
             let Some(char) = self.cursor.next() else { return ControlFlow::Continue(()) };
             if self.state == self.start && self.list.ideographs.rules_out(char) {
-                (self.gap, self.separators, self.last) = (Gap::NONE, 0, Some(Writing::Unspaced));
+                (self.gap, self.blanks, self.last) = (Gap::NONE, 0, Some(Writing::Unspaced));
                 continue;
             }
             if self.feed(at, char)
@@ -212,7 +215,7 @@ impl<'a, A: Automaton> Scan<'a, A> {
         let begins = &self.list.begins;
         let Some(byte) = self.cursor.skip_ascii(|byte| !begins[usize::from(byte)]) else { return };
         if byte.is_ascii_alphanumeric() {
-            (self.gap, self.separators, self.last) = (Gap::NONE, 0, Some(Writing::Spaced));
+            (self.gap, self.blanks, self.last) = (Gap::NONE, 0, Some(Writing::Spaced));
         } else {
             self.gap = Gap::MARK;
         }
@@ -225,7 +228,7 @@ impl<'a, A: Automaton> Scan<'a, A> {
         pieces(char, signs, |piece| match piece {
             Piece::Separator { gap, .. } => {
                 self.gap = self.gap.and(gap);
-                self.separators += 1;
+                self.blanks = self.blanks.saturating_add(u32::from(gap.is_blank()));
             }
             Piece::Letter { char, writing, .. } => {
                 self.letter(at, char, writing, std::mem::take(&mut is_first));
@@ -236,7 +239,8 @@ impl<'a, A: Automaton> Scan<'a, A> {
     }
 
     fn letter(&mut self, at: usize, char: char, writing: Writing, is_first: bool) {
-        if self.separators > SEPARATORS_MAX {
+        let is_unspaced = writing == Writing::Unspaced || self.last == Some(Writing::Unspaced);
+        if is_unspaced && self.blanks > UNSPACED_BLANKS_MAX {
             self.state = self.start;
         }
         let is_joined = self.gap.is_none() && self.last == Some(Writing::Spaced);
@@ -248,7 +252,7 @@ impl<'a, A: Automaton> Scan<'a, A> {
         for &byte in char.encode_utf8(&mut utf8).as_bytes() {
             self.state = self.automaton.next_state(Anchored::No, self.state, byte);
         }
-        (self.gap, self.separators, self.last) = (Gap::NONE, 0, Some(writing));
+        (self.gap, self.blanks, self.last) = (Gap::NONE, 0, Some(writing));
     }
 
     /// The longest word that ends here and keeps to its edges.

@@ -33,6 +33,11 @@ impl Gap {
         self.0 == 0
     }
 
+    /// White space or the end of something.
+    pub(super) const fn is_blank(self) -> bool {
+        self.has(Self::SPACE) || self.has(Self::STOP)
+    }
+
     pub(super) const fn has(self, kind: Self) -> bool {
         self.0 & kind.0 != 0
     }

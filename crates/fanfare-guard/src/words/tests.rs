@@ -59,6 +59,9 @@ fn words_are_found_however_they_are_written() {
             ("bad's", "***'s"),
             ("bad_bad", "***_***"),
             ("b\na\nd", "*****"),
+            ("b.........a.d", "*************"),
+            ("b.-.-.-.-.-.-a d", "****************"),
+            ("b          a\n\n\n\n\n\n\n\n\n\nd", "***********************"),
             ("𝐛𝐚𝐝", "***"),
             ("ⓑⓐⓓ", "***"),
             ("⒝⒜⒟", "***"),
@@ -83,7 +86,6 @@ fn words_within_words_are_left_alone() {
             ("bob a d", "bob a d"),
             ("b a day", "b a day"),
             ("bad\u{200b}ge", "bad\u{200b}ge"),
-            ("b.........a.d", "b.........a.d"),
             ("this bold", "this bold"),
             ("s b", "***"),
         ],
@@ -103,6 +105,11 @@ fn chinese_and_its_neighbours_work() {
             ("坏 蛋", "***"),
             ("坏.蛋 坏*蛋 坏\u{200b}蛋", "*** *** ***"),
             ("坏　蛋", "***"),
+            ("坏.........蛋", "***********"),
+            ("坏        蛋", "**********"),
+            // Two columns.
+            ("坏         蛋", "坏         蛋"),
+            ("坏\n\n\n\n\n\n\n\n\n蛋", "坏\n\n\n\n\n\n\n\n\n蛋"),
             ("他很坏。蛋糕很好", "他很坏。蛋糕很好"),
             ("坏，蛋", "坏，蛋"),
             ("法，轮，大", "*****"),
@@ -277,13 +284,11 @@ fn naive(words: &[&str], text: &str) -> Vec<bool> {
     for word in words {
         let word: Vec<char> = word.chars().collect();
         for start in 0..letters.len() {
-            let (mut at, mut matched, mut gaps) = (start, 0, 0);
+            let (mut at, mut matched) = (start, 0);
             while at < letters.len() && matched < word.len() {
-                if letters[at] == '.' && matched > 0 && gaps < 8 {
-                    gaps += 1;
-                } else if letters[at] == word[matched] {
-                    (matched, gaps) = (matched + 1, 0);
-                } else {
+                if letters[at] == word[matched] {
+                    matched += 1;
+                } else if letters[at] != '.' || matched == 0 {
                     break;
                 }
                 at += 1;
