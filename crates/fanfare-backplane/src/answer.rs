@@ -20,13 +20,26 @@ const SCAN_COUNT: usize = 1_000;
 /// Why a connection is given up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
-    #[error("{0}")]
+    #[error("{}{}", .0, hint(.0))]
     Redis(#[from] RedisError),
     #[error("what it answered is not understood")]
     Answer,
     /// Nothing is wrong with the connection; the log is not the one that was read any more.
     #[error("{0}")]
     Anew(&'static str),
+}
+
+/// What helps where TLS fails. The library keeps of that what it says only.
+fn hint(error: &RedisError) -> &'static str {
+    let text = error.to_string();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    match () {
+        () if says(&["UnknownIssuer", "BadSignature"]) => {
+            "; name the file of the authority that signed its certificate in engine.ca_file"
+        }
+        () if says(&["InvalidContentType"]) => "; what answers there does not speak TLS: use redis://",
+        () => "",
+    }
 }
 
 /// An entry as Redis has it.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fanfare_registry::{Act, Applied, Entry, Portion, Post, RelayNode, RelayStats};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError, cmd};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisError, TlsCertificates, cmd};
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -51,7 +51,23 @@ impl RedisAddress {
     pub fn parse(url: &str) -> Result<Self, &'static str> {
         let problem = "write redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path";
         let info = url.into_connection_info().map_err(|_| problem)?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+            return Err("#insecure is not taken: name the file of the server's authority in engine.ca_file");
+        }
         Client::open(info).map(Self).map_err(|_| problem)
+    }
+
+    /// The same, where only a certificate counts that an authority in this PEM has signed, not one that the system trusts.
+    ///
+    /// # Errors
+    /// When TLS is not spoken there, or this is no PEM.
+    pub fn trusting(self, authorities: Vec<u8>) -> Result<Self, &'static str> {
+        let info = self.0.get_connection_info().clone();
+        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            return Err("it vouches for nobody: `engine.url` is not rediss://");
+        }
+        let certificates = TlsCertificates { client_tls: None, root_cert: Some(authorities) };
+        Client::build_with_tls(info, certificates).map(Self).map_err(|_| "it holds no certificate in PEM")
     }
 }
 

@@ -1,8 +1,10 @@
 //! What the keys of `[engine]` mean: a log that several nodes share, or none.
 
+use std::path::Path;
 use std::time::Duration;
 
 use fanfare_backplane::{RedisAddress, RedisSettings};
+use fanfare_client::Trust;
 
 use super::raw::{DEFAULT_NAMESPACE, Engine, EngineKind, Raw, key_path, namespace_path};
 use super::typed::later;
@@ -21,6 +23,10 @@ pub(super) fn redis(engine: &Engine, problems: &mut Vec<Problem>) -> Option<Redi
                 let text =
                     "`engine.url` is given, but `engine.kind` is \"memory\": choose \"redis\", or leave the url out";
                 complain(later(&engine.url, &engine.kind), text.to_owned());
+            }
+            if !engine.ca_file.value.is_empty() {
+                let text = "`engine.ca_file` vouches for nobody: `engine.kind` is \"memory\"";
+                complain(later(&engine.ca_file, &engine.kind), text.to_owned());
             }
             return None;
         }
@@ -55,12 +61,25 @@ pub(super) fn redis(engine: &Engine, problems: &mut Vec<Problem>) -> Option<Redi
     }
     let address = RedisAddress::parse(url)
         .map_err(|reason| complain(engine.url.origin.clone(), format!("`engine.url`: {reason}")));
+    let address = vouched_for(address.ok()?, &engine.ca_file.value)
+        .map_err(|reason| complain(later(&engine.url, &engine.ca_file), format!("`engine.ca_file`: {reason}")));
     Some(RedisSettings {
         address: address.ok()?,
         prefix: prefix.clone(),
         log_entries_max: engine.log_entries_max.value,
         timeout: Duration::from_millis(engine.timeout_ms.value),
     })
+}
+
+/// Whose certificate counts, where the authorities are the operator's own.
+fn vouched_for(address: RedisAddress, file: &str) -> Result<RedisAddress, String> {
+    if file.is_empty() {
+        return Ok(address);
+    }
+    // It says what is wrong with a file, and where.
+    Trust::of_file(Path::new(file)).map_err(|error| error.to_string())?;
+    let authorities = std::fs::read(file).map_err(|error| format!("{file} cannot be read: {error}"))?;
+    address.trusting(authorities).map_err(str::to_owned)
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -123,6 +142,10 @@ mod tests {
         check_refused("[engine]\nurl = \"redis://:hunter2@x\"", "`engine.kind` is \"memory\"");
         let redis = "[engine]\nkind = \"redis\"\n";
         check_refused(&format!("{redis}url = \"http://:hunter2@x\""), "`engine.url`: write redis://");
+        let ca = "ca_file = \"/nowhere/ca.pem\"\n";
+        check_refused(&format!("[engine]\n{ca}"), "`engine.ca_file` vouches for nobody");
+        check_refused(&format!("{redis}{ca}url = \"rediss://x\""), "`engine.ca_file`: /nowhere/ca.pem cannot be read");
+        check_refused(&format!("{redis}url = \"rediss://x/#insecure\""), "`engine.url`: #insecure is not taken");
         check_refused(&format!("{redis}url = \"redis://x\"\nprefix = \"a{{b\""), "`engine.prefix` must be");
         check_refused(&format!("{redis}url = \"redis://x\"\ntimeout_ms = 1"), "`engine.timeout_ms` = 1 is not between");
         check_refused(&format!("{redis}url = \"redis://x\"\nlog_entries_max = 1"), "`engine.log_entries_max` = 1");

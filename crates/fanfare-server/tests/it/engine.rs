@@ -1,6 +1,7 @@
 //! Several nodes as one gateway, over a real Redis.
 
 pub(crate) mod redis;
+mod tls;
 
 use std::cell::Cell;
 

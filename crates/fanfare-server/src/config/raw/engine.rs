@@ -23,6 +23,8 @@ section! {
         kind: EngineKind = EngineKind::Memory,
         /// Its address: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path`. Never printed.
         url: Secret = Secret::new(""),
+        /// File with the certificate authorities, PEM, that alone vouch for the server of a `rediss://` address; empty: those that the system trusts.
+        ca_file: String = String::new(),
         /// What its keys begin with. Nodes with the same prefix are one gateway.
         prefix: String = "fanfare".to_owned(),
         /// Time for what is published to come back from it, milliseconds; then the publisher is told that it is away.

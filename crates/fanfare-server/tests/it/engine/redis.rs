@@ -1,5 +1,7 @@
 //! A real Redis of a test's own, and a wire to it that can be cut.
 
+use std::ffi::OsString;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,18 +12,44 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
+use crate::authority::Authority;
 use crate::support::{wait_until, within};
 
 /// A Redis on a socket in a folder of its own, which writes down what it is told before it answers.
 pub(crate) struct Redis {
     folder: TempDir,
     process: Option<Child>,
+    /// What it is told besides.
+    more: Vec<OsString>,
 }
 
 impl Redis {
     /// One that is not running yet.
     pub(crate) fn idle() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder"), process: None }
+        Self { folder: tempfile::tempdir().expect("a folder"), process: None, more: Vec::new() }
+    }
+
+    /// One that speaks TLS too, with the pair of this name; and at which port.
+    pub(crate) async fn with_tls(authority: &Authority, name: &str) -> (Self, u16) {
+        loop {
+            // Redis takes no port from the kernel: if somebody else gets this one first, it ends, and another is tried.
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = listener.local_addr().expect("its address").port();
+            drop(listener);
+            let mut redis = Self::idle();
+            redis.more = ["--bind", "127.0.0.1", "--tls-auth-clients", "no", "--tls-port"].map(OsString::from).into();
+            redis.more.push(port.to_string().into());
+            for (flag, file) in [
+                ("--tls-cert-file", authority.path(&format!("{name}.pem"))),
+                ("--tls-key-file", authority.path(&format!("{name}.key"))),
+                ("--tls-ca-cert-file", authority.file()),
+            ] {
+                redis.more.extend([flag.into(), file.into()]);
+            }
+            if redis.runs().await {
+                return (redis, port);
+            }
+        }
     }
 
     pub(crate) async fn start() -> Self {
@@ -32,23 +60,32 @@ impl Redis {
 
     /// Runs it on what it wrote down before.
     pub(crate) async fn run(&mut self) {
+        assert!(self.runs().await, "Redis ended");
+    }
+
+    /// Runs it; false when it ended instead.
+    async fn runs(&mut self) -> bool {
         assert!(self.process.is_none(), "it runs already");
         let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let mut command = Command::new(&program);
         let socket = self.socket();
         command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--unixsocket"]);
-        command.arg(&socket).arg("--dir").arg(self.folder.path()).stdout(Stdio::null()).stdin(Stdio::null());
+        command.arg(&socket).arg("--dir").arg(self.folder.path()).args(&self.more);
+        command.stdout(Stdio::null()).stdin(Stdio::null());
         let child = command.spawn().unwrap_or_else(|error| {
             panic!(
                 "this test needs a Redis, and {program} cannot be started: {error}. Get it with `tools/need redis-server` (make \
                  test does), or name one in REDIS_SERVER"
             )
         });
-        self.process = Some(child);
+        let child = self.process.insert(child);
+        let mut has_ended = false;
         wait_until("Redis to answer", async || {
-            UnixStream::connect(&socket).await.is_ok() && self.ask("PING").await.starts_with("+PONG")
+            has_ended = child.try_wait().expect("a child of ours").is_some();
+            has_ended || (UnixStream::connect(&socket).await.is_ok() && ask(&socket, "PING").await.starts_with("+PONG"))
         })
         .await;
+        !has_ended
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -69,12 +106,16 @@ impl Redis {
 
     /// One command, and the beginning of its answer.
     pub(crate) async fn ask(&self, command: &str) -> String {
-        let mut stream = UnixStream::connect(self.socket()).await.expect("a running Redis");
-        stream.write_all(format!("{command}\r\n").as_bytes()).await.expect("an open connection");
-        let mut answer = vec![0; 64 * 1024];
-        let count = within("an answer of Redis", stream.read(&mut answer)).await.expect("an open connection");
-        String::from_utf8_lossy(&answer[..count]).into_owned()
+        ask(&self.socket(), command).await
     }
+}
+
+async fn ask(socket: &Path, command: &str) -> String {
+    let mut stream = UnixStream::connect(socket).await.expect("a running Redis");
+    stream.write_all(format!("{command}\r\n").as_bytes()).await.expect("an open connection");
+    let mut answer = vec![0; 64 * 1024];
+    let count = within("an answer of Redis", stream.read(&mut answer)).await.expect("an open connection");
+    String::from_utf8_lossy(&answer[..count]).into_owned()
 }
 
 impl Drop for Redis {
