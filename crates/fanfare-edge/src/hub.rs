@@ -137,7 +137,13 @@ impl Hub {
     pub(crate) fn replace_settings(&self, settings: &Settings) {
         let settings = self.settings.load().reloaded(settings);
         self.gate.set_limits(settings.gate_limits());
-        self.registry.set_rooms_max(settings.registry.rooms_max, settings.observes);
+        self.registry.set_limits(&settings.registry);
+        self.budget.set_bytes_max(settings.outbox_total_bytes_max);
+        self.users.set_rules(user_rules(&settings));
+        self.idempotency.set_limits(settings.idempotency_max, settings.idempotency);
+        self.ledger.set_max(settings.closes_max);
+        self.held.set_max(settings.held_max);
+        self.revocations.set_max(settings.revocations_max);
         self.settings.store(Arc::new(settings));
         self.settings_version.fetch_add(1, Ordering::Release);
         self.replaced.notify_waiters();

@@ -35,8 +35,6 @@ impl Outcome {
 /// Keys of the last while. So many at most; at the bound the oldest go.
 #[derive(Debug)]
 pub(crate) struct Idempotency {
-    keys_max: usize,
-    window: Duration,
     keys: Mutex<Keys>,
     /// Keys that went before their time, because there were too many.
     forgotten: AtomicU64,
@@ -44,6 +42,10 @@ pub(crate) struct Idempotency {
 
 #[derive(Debug, Default)]
 struct Keys {
+    /// Keys at most.
+    max: usize,
+    /// How long one is remembered.
+    window: Duration,
     last: u64,
     by_key: HashMap<Arc<str>, Entry>,
     /// By number, which is the order of time: when each came.
@@ -57,6 +59,15 @@ struct Entry {
 }
 
 impl Keys {
+    fn expire(&mut self, now: Duration) {
+        while let Some((&number, (at, _))) = self.by_age.first_key_value() {
+            if now < *at + self.window {
+                break;
+            }
+            self.remove(number);
+        }
+    }
+
     fn remove(&mut self, number: u64) {
         if let Some((_, key)) = self.by_age.remove(&number) {
             self.by_key.remove(&key);
@@ -86,7 +97,14 @@ pub(crate) struct Turn {
 
 impl Idempotency {
     pub(crate) fn new(keys_max: usize, window: Duration) -> Arc<Self> {
-        Arc::new(Self { keys_max, window, keys: Mutex::default(), forgotten: AtomicU64::new(0) })
+        let keys = Keys { max: keys_max, window, ..Keys::default() };
+        Arc::new(Self { keys: Mutex::new(keys), forgotten: AtomicU64::new(0) })
+    }
+
+    /// Other bounds from here on, also for the keys that are remembered: those beyond go with the next one.
+    pub(crate) fn set_limits(&self, keys_max: usize, window: Duration) {
+        let mut keys = self.keys.lock();
+        (keys.max, keys.window) = (keys_max, window);
     }
 
     /// Keys that are remembered.
@@ -102,7 +120,7 @@ impl Idempotency {
     /// Asks for a key, at `now` of the node's clock.
     pub(crate) fn claim(self: &Arc<Self>, key: &str, fingerprint: Fingerprint, now: Duration) -> Claim {
         let mut keys = self.keys.lock();
-        self.expire(&mut keys, now);
+        keys.expire(now);
         if let Some(entry) = keys.by_key.get(key) {
             let is_same = entry.fingerprint == fingerprint;
             return if is_same { Claim::Repeat(entry.outcome.clone()) } else { Claim::Conflict };
@@ -113,21 +131,12 @@ impl Idempotency {
         let key: Arc<str> = key.into();
         keys.by_key.insert(key.clone(), Entry { fingerprint, outcome });
         keys.by_age.insert(number, (now, key));
-        while keys.by_age.len() > self.keys_max {
+        while keys.by_age.len() > keys.max {
             let Some((&oldest, _)) = keys.by_age.first_key_value() else { break };
             keys.remove(oldest);
             self.forgotten.fetch_add(1, Ordering::Relaxed);
         }
         Claim::First(Turn { keys: self.clone(), number, outcome: Arc::new(tell), is_taken: false })
-    }
-
-    fn expire(&self, keys: &mut Keys, now: Duration) {
-        while let Some((&number, (at, _))) = keys.by_age.first_key_value() {
-            if now < *at + self.window {
-                break;
-            }
-            keys.remove(number);
-        }
     }
 }
 
@@ -217,5 +226,11 @@ mod tests {
         assert_eq!((keys.len(), keys.forgotten()), (3, 2), "b went for it");
         drop(turn);
         assert_eq!(keys.len(), 2);
+        keys.set_limits(1, Duration::from_secs(5));
+        let turn = first(keys.claim("e", A, Duration::from_secs(1)));
+        assert_eq!((keys.len(), keys.forgotten()), (1, 4), "another bound");
+        let _ = turn.take(|_| {});
+        assert!(is_repeat(&keys.claim("e", A, Duration::from_secs(5))));
+        drop(first(keys.claim("e", A, Duration::from_secs(6))));
     }
 }

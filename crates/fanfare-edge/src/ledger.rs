@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanfare_fanout::Queued;
@@ -58,7 +58,8 @@ type Ring = VecDeque<(u64, Closed)>;
 pub(crate) struct Ledger {
     /// By shard, each with its own lock and written by that shard alone; numbers grow within each.
     shards: Box<[Mutex<Ring>]>,
-    shard_max: usize,
+    /// Written by a reload.
+    shard_max: AtomicUsize,
     /// The last number given: closes since the start.
     last: AtomicU64,
 }
@@ -67,20 +68,28 @@ impl Ledger {
     /// For a number of shards, of whose closes `closes_max` are kept together.
     pub(crate) fn new(shards: usize, closes_max: usize) -> Self {
         let ledgers = (0..shards).map(|_| Mutex::default()).collect();
-        Self { shards: ledgers, shard_max: closes_max / shards.max(1), last: AtomicU64::new(0) }
+        let ledger = Self { shards: ledgers, shard_max: AtomicUsize::new(0), last: AtomicU64::new(0) };
+        ledger.set_max(closes_max);
+        ledger
+    }
+
+    /// Another bound from here on: what is beyond it is forgotten at each shard's next close.
+    pub(crate) fn set_max(&self, closes_max: usize) {
+        self.shard_max.store(closes_max / self.shards.len().max(1), Ordering::Relaxed);
     }
 
     /// Remembers a close. Called by the shard's own thread alone.
     pub(crate) fn record(&self, closed: Closed) {
         let mut kept = self.shards[closed.connection.shard].lock();
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.shard_max == 0 {
-            return;
+        let shard_max = self.shard_max.load(Ordering::Relaxed);
+        if shard_max > 0 {
+            kept.push_back((number, closed));
         }
-        if kept.len() >= self.shard_max {
-            kept.pop_front();
+        if kept.len() > shard_max {
+            let beyond = kept.len() - shard_max;
+            kept.drain(..beyond);
         }
-        kept.push_back((number, closed));
     }
 
     /// How many are kept.
@@ -151,6 +160,15 @@ mod tests {
         let none = Ledger::new(2, 0);
         none.record(closed(0, 0, "al", CloseReason::Left));
         assert_eq!((none.len(), none.find(&all, None, 10).len()), (0, 0));
+        // Another bound holds from each shard's next close on.
+        ledger.set_max(2);
+        ledger.record(closed(0, 10, "al", CloseReason::Left));
+        assert_eq!(numbers(&ledger, &all, None, 100), [11, 10, 9]);
+        ledger.set_max(0);
+        for shard in 0..2 {
+            ledger.record(closed(shard, 11, "al", CloseReason::Left));
+        }
+        assert_eq!(ledger.len(), 0);
     }
 
     #[test]

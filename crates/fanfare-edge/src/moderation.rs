@@ -1,7 +1,7 @@
 //! Publications that wait for a moderator, and what moderation has done so far.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanfare_fanout::LaneId;
@@ -72,7 +72,8 @@ pub(crate) struct HeldPublication {
 /// Publications that wait for a moderator: so many of a node at most, the next is refused. They do not outlive the process.
 #[derive(Debug)]
 pub struct HeldQueue {
-    max: usize,
+    /// Written by a reload.
+    max: AtomicUsize,
     waiting: Mutex<Waiting>,
 }
 
@@ -84,7 +85,12 @@ struct Waiting {
 
 impl HeldQueue {
     pub(crate) fn new(max: usize) -> Self {
-        Self { max, waiting: Mutex::default() }
+        Self { max: AtomicUsize::new(max), waiting: Mutex::default() }
+    }
+
+    /// Another bound from here on. What waits stays.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// How many wait.
@@ -102,7 +108,7 @@ impl HeldQueue {
     /// Its number, or nothing when the queue is full.
     pub(crate) fn hold(&self, publication: HeldPublication) -> Option<u64> {
         let mut waiting = self.waiting.lock();
-        if waiting.by_id.len() >= self.max {
+        if waiting.by_id.len() >= self.max.load(Ordering::Relaxed) {
             return None;
         }
         waiting.last_id += 1;
@@ -158,6 +164,10 @@ mod tests {
         assert_eq!((ids(0, 10), ids(0, 2), ids(1, 10), ids(3, 10)), (vec![1, 2, 3], vec![1, 2], vec![2, 3], vec![]));
         assert!(ids(u64::MAX, 10).is_empty());
         assert_eq!(queue.len(), 3);
+        queue.set_max(4);
+        assert_eq!((queue.hold(publication("d")), queue.hold(publication("e"))), (Some(4), None), "another bound");
+        queue.set_max(1);
+        assert_eq!((queue.hold(publication("e")), queue.len()), (None, 4), "what waits stays");
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl RevocationList {
         Self { list: RwLock::new(Revocations::new(max)) }
     }
 
+    /// Another bound from here on.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.list.write().set_max(max);
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -64,6 +64,8 @@ pub struct Settings {
     pub guest_key: GuestKey,
     /// A user is still here, and a guest's name his own, for so long after his last connection left.
     pub presence_debounce: Duration,
+    /// Time between two sweeps of vacant rooms and of users who are away.
+    pub reap: Duration,
     /// Who may send to users from a connection.
     pub send: Right,
     /// Bounds of what is kept for users who are away.
@@ -148,7 +150,7 @@ pub struct Settings {
 
 impl Settings {
     /// These, with all that may change at run time as `new` has it. What is not named here has been built into something at the start:
-    /// listeners, shards, budgets, compressors.
+    /// listeners, shards, compressors.
     #[must_use]
     pub(crate) fn reloaded(&self, new: &Self) -> Self {
         Self {
@@ -162,7 +164,16 @@ impl Settings {
             messages: new.messages,
             outbox: new.outbox,
             heartbeat: new.heartbeat,
-            registry: RegistryLimits { rooms_max: new.registry.rooms_max, ..self.registry },
+            registry: RegistryLimits { replay: self.registry.replay, ..new.registry },
+            outbox_total_bytes_max: new.outbox_total_bytes_max,
+            inboxes: new.inboxes,
+            presence_debounce: new.presence_debounce,
+            reap: new.reap,
+            held_max: new.held_max,
+            revocations_max: new.revocations_max,
+            idempotency_max: new.idempotency_max,
+            idempotency: new.idempotency,
+            closes_max: new.closes_max,
             connections_max: new.connections_max,
             connections_per_ip_max: new.connections_per_ip_max,
             handshakes_per_second_per_ip_max: new.handshakes_per_second_per_ip_max,

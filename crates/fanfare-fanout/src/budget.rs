@@ -1,11 +1,14 @@
 //! The process's bound on queued bytes.
 
+use std::sync::atomic::AtomicUsize as Bound;
+
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes queued in all outboxes of the process, and how many may be. Exact: a charge that would pass the bound is refused.
 #[derive(Debug)]
 pub struct Budget {
-    bytes_max: usize,
+    /// Written by a reload. No order with `used` is asked for, so models need not look into it: each charge is held to one bound.
+    bytes_max: Bound,
     used: AtomicUsize,
 }
 
@@ -13,15 +16,21 @@ impl Budget {
     /// A budget of `bytes_max` bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, used: AtomicUsize::new(0) }
+        Self { bytes_max: Bound::new(bytes_max), used: AtomicUsize::new(0) }
+    }
+
+    /// Another bound from here on. What is charged beyond it stays so, and nothing more is until enough was given back.
+    pub fn set_bytes_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// Takes `bytes` from the budget; `false`, taking nothing, when they are not there.
     #[must_use]
     pub fn charge(&self, bytes: usize) -> bool {
+        let bytes_max = self.bytes_max();
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|&sum| sum <= self.bytes_max)
+                used.checked_add(bytes).filter(|&sum| sum <= bytes_max)
             })
             .is_ok()
     }
@@ -41,7 +50,7 @@ impl Budget {
     /// The bound, bytes.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
-        self.bytes_max
+        self.bytes_max.load(Ordering::Relaxed)
     }
 }
 
@@ -59,5 +68,17 @@ mod tests {
         budget.release(10);
         assert_eq!(budget.used(), 0);
         assert!(!budget.charge(usize::MAX));
+    }
+
+    #[test]
+    fn another_bound_holds_for_the_next_charge() {
+        let budget = Budget::new(10);
+        assert!(budget.charge(8));
+        budget.set_bytes_max(5);
+        assert_eq!((budget.charge(1), budget.used(), budget.bytes_max()), (false, 8, 5), "what is charged stays");
+        budget.release(4);
+        assert!(budget.charge(1) && !budget.charge(1));
+        budget.set_bytes_max(20);
+        assert!(budget.charge(15) && !budget.charge(1));
     }
 }

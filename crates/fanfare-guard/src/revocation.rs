@@ -78,6 +78,11 @@ impl Revocations {
         Self { max, ..Self::default() }
     }
 
+    /// Another bound from here on. What is remembered beyond it stays.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// Remembers a revocation. One of the same whose holds on from now, and for as long as the longer of both. Returns what holds.
     ///
     /// # Errors
@@ -220,6 +225,11 @@ mod tests {
         revoke(&mut list, token("t1"), 229, None).expect("it is there");
         revoke(&mut list, user("bob"), 230, None).expect("ann's have ended");
         assert_eq!(list.len(), 2);
+        list.set_max(3);
+        revoke(&mut list, user("carl"), 230, None).expect("there is more room");
+        list.set_max(1);
+        assert_eq!(revoke(&mut list, user("dan"), 230, None), Err(RevocationsFull));
+        assert_eq!(list.len(), 3, "what is remembered stays");
     }
 
     #[test]

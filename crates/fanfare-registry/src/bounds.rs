@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(join("a", max(1)).err(), Some(JoinError::SubscribersMax), "one that was lowered, too");
         join("a", max(0)).expect("without a bound");
         assert_eq!(registry.stats().beyond_subscribers.totals(), [2, 0]);
-        registry.set_rooms_max(10, true);
+        registry.set_limits(&RegistryLimits { observes: true, ..RegistryLimits::default() });
         join("a", max(1)).expect("it is only observed");
         assert_eq!(registry.stats().beyond_subscribers.totals(), [2, 1]);
         assert_eq!(registry.get(&name("a")).expect("the room").info().occupancy, 5);
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(publish("a", 2, 500), Err(PublishError::TooFast));
         assert_eq!(publish("a", 0, 500), Ok(4), "without a bound");
         assert_eq!(registry.stats().beyond_rate.totals(), [2, 0]);
-        registry.set_rooms_max(10, true);
+        registry.set_limits(&RegistryLimits { observes: true, ..RegistryLimits::default() });
         assert_eq!((publish("a", 1, 500), publish("a", 1, 500)), (Ok(5), Ok(6)), "it is only observed");
         assert_eq!(registry.stats().beyond_rate.totals(), [2, 1]);
     }

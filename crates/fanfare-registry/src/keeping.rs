@@ -102,7 +102,7 @@ impl Keeping {
     }
 
     /// The vacant room that nobody has used for longest, but for the one of this name.
-    pub(crate) fn longest_idle(&self, unless: &RoomName) -> Option<Arc<Room>> {
+    pub(crate) fn longest_idle(&self, unless: Option<&RoomName>) -> Option<Arc<Room>> {
         for _ in 0..PASSED_OVER_MAX {
             let room = self.first_idle(unless)?;
             let mut state = room.lock();
@@ -120,8 +120,8 @@ impl Keeping {
         self.first_idle(unless)
     }
 
-    fn first_idle(&self, unless: &RoomName) -> Option<Arc<Room>> {
-        self.lists.lock().idle.values().find(|room| room.name() != unless).cloned()
+    fn first_idle(&self, unless: Option<&RoomName>) -> Option<Arc<Room>> {
+        self.lists.lock().idle.values().find(|room| Some(room.name()) != unless).cloned()
     }
 
     /// Rooms listed by age, and vacant ones.

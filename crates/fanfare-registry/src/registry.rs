@@ -118,10 +118,12 @@ impl<O> Registry<O> {
         }
     }
 
-    /// Another bound on rooms from here on, and whether it and what rooms take on are only observed. Rooms beyond it stay.
-    pub fn set_rooms_max(&self, rooms_max: usize, observes: bool) {
-        self.rooms_max.store(rooms_max, Ordering::Relaxed);
-        self.observes.store(observes, Ordering::Relaxed);
+    /// Other bounds from here on; `replay` stays as it was. Rooms beyond them stay. Histories beyond theirs make place with the next
+    /// publications, and vacant rooms of theirs with the next [`Self::expire`].
+    pub fn set_limits(&self, limits: &RegistryLimits) {
+        self.rooms_max.store(limits.rooms_max, Ordering::Relaxed);
+        self.observes.store(limits.observes, Ordering::Relaxed);
+        self.keeping.budget.set_bytes_max(limits.history_bytes_max);
     }
 
     /// Bytes of all histories together, and how many there may be.

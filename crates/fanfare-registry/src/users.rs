@@ -108,7 +108,6 @@ pub struct InboxStats {
 pub struct Users<W> {
     stripes: Box<[Mutex<Stripe<W>>]>,
     hasher: RandomState,
-    rules: UserRules,
     budget: Budget,
     stats: InboxStats,
 }
@@ -128,6 +127,8 @@ pub struct UserRules {
 
 #[derive(Debug)]
 struct Stripe<W> {
+    /// The same in all stripes, but while they are replaced.
+    rules: UserRules,
     users: HashMap<UserName, User<W>>,
     /// When to look at a user who is away: one entry for each of them.
     due: BTreeSet<(Duration, UserName)>,
@@ -163,13 +164,28 @@ impl<W> Users<W> {
     /// Nobody.
     #[must_use]
     pub fn new(rules: UserRules) -> Self {
-        let stripe = || Mutex::new(Stripe { users: HashMap::new(), due: BTreeSet::new() });
+        let stripe = || Mutex::new(Stripe { rules, users: HashMap::new(), due: BTreeSet::new() });
         Self {
             stripes: (0..STRIPES).map(|_| stripe()).collect(),
             hasher: RandomState::new(),
             budget: Budget::new(rules.inboxes.total_bytes_max),
-            rules,
             stats: InboxStats::default(),
+        }
+    }
+
+    /// Other rules from here on, for those who are here, who are away and what is kept for them too. What is kept beyond another bound makes
+    /// place when more comes.
+    pub fn set_rules(&self, rules: UserRules) {
+        self.budget.set_bytes_max(rules.inboxes.total_bytes_max);
+        for stripe in &self.stripes {
+            let Stripe { rules: own, users, due } = &mut *stripe.lock();
+            if std::mem::replace(own, rules) == rules {
+                continue;
+            }
+            for (name, user) in users.iter_mut().filter(|(_, user)| user.places.is_empty()) {
+                let next = next_look(&rules, user);
+                schedule(due, name, &mut user.due, Some(next));
+            }
         }
     }
 
@@ -189,12 +205,12 @@ impl<W> Users<W> {
     ) -> Result<Came, NotLetIn> {
         let mut stripe = self.stripe(name.as_str()).lock();
         self.forget(&mut stripe, now, FORGOTTEN_AT_ONCE);
-        let Stripe { users, due } = &mut *stripe;
+        let Stripe { rules, users, due } = &mut *stripe;
         if !users.contains_key(name) {
             users.insert(name.clone(), User::unseen(None));
         }
         let user = users.get_mut(name).expect("it is there now");
-        if !self.may_take(user, owner, now) {
+        if !may_take(rules, user, owner, now) {
             return Err(NotLetIn::NameTaken);
         }
         let is_his = user.owner.is_none_or(|former| former == owner);
@@ -225,28 +241,18 @@ impl<W> Users<W> {
         stripe.users.get_mut(name).and_then(|user| user.who.as_mut()).map(ask)
     }
 
-    fn may_take(&self, user: &User<W>, owner: Owner, now: Duration) -> bool {
-        let Some(former) = user.owner else { return true };
-        if former == owner || owner == Owner::Token {
-            return true;
-        }
-        let is_free = user.places.is_empty() && now >= user.left + self.rules.grace;
-        // A guest must neither read what waits for a user with a token nor wipe it out.
-        is_free && !(former == Owner::Token && user.has_letters())
-    }
-
     /// A connection goes. One that was sent away for the name's owner is not known any more, and nothing happens.
     pub fn go(&self, name: &UserName, place: Place, now: Duration) {
         let mut stripe = self.stripe(name.as_str()).lock();
         self.forget(&mut stripe, now, FORGOTTEN_AT_ONCE);
-        let Stripe { users, due } = &mut *stripe;
+        let Stripe { rules, users, due } = &mut *stripe;
         let Some(user) = users.get_mut(name) else { return };
         if !user.places.remove(place) || !user.places.is_empty() {
             return;
         }
         user.left = now;
-        user.is_remembered = self.rules.inboxes.is_on && self.budget.charge(REMEMBERED_BYTES);
-        let next = self.next_look(user);
+        user.is_remembered = rules.inboxes.is_on && self.budget.charge(REMEMBERED_BYTES);
+        let next = next_look(rules, user);
         schedule(due, name, &mut user.due, Some(next));
     }
 
@@ -294,27 +300,27 @@ impl<W> Users<W> {
     }
 
     fn keep_in(&self, stripe: &mut Stripe<W>, name: &UserName, letter: Letter, now: Duration) -> bool {
-        if !self.rules.inboxes.is_on || letter.ring.size == 0 {
+        if !stripe.rules.inboxes.is_on || letter.ring.size == 0 {
             return false;
         }
         self.forget(stripe, now, FORGOTTEN_AT_ONCE);
-        let Stripe { users, due } = stripe;
+        let Stripe { rules, users, due } = stripe;
         if !users.contains_key(name) {
             if !self.budget.charge(REMEMBERED_BYTES) {
                 return false;
             }
-            let user = User { is_remembered: true, left: now, ..User::unseen(self.rules.unseen) };
+            let user = User { is_remembered: true, left: now, ..User::unseen(rules.unseen) };
             users.insert(name.clone(), user);
         }
         let user = users.get_mut(name).expect("it is there now");
         let inbox = user.inbox.get_or_insert_default();
         let before = inbox.dropped();
-        inbox.expire(now, self.rules.inboxes.age_max, &self.budget);
-        let is_kept = inbox.push(letter, &self.rules.inboxes, &self.budget);
+        inbox.expire(now, rules.inboxes.age_max, &self.budget);
+        let is_kept = inbox.push(letter, &rules.inboxes, &self.budget);
         self.stats.dropped.fetch_add(inbox.dropped() - before, Ordering::Relaxed);
         self.stats.kept.fetch_add(u64::from(is_kept), Ordering::Relaxed);
         if user.places.is_empty() {
-            let next = self.next_look(user);
+            let next = next_look(rules, user);
             schedule(due, name, &mut user.due, Some(next));
         }
         is_kept
@@ -325,10 +331,11 @@ impl<W> Users<W> {
     pub fn collect(&self, name: &UserName, now: Duration) -> Inbox {
         let mut stripe = self.stripe(name.as_str()).lock();
         let inbox = stripe.users.get_mut(name).and_then(|user| user.inbox.take());
+        let age_max = stripe.rules.inboxes.age_max;
         drop(stripe);
         let Some(mut inbox) = inbox else { return Inbox::default() };
         let before = inbox.dropped();
-        inbox.expire(now, self.rules.inboxes.age_max, &self.budget);
+        inbox.expire(now, age_max, &self.budget);
         inbox.release(&self.budget);
         self.stats.dropped.fetch_add(inbox.dropped() - before, Ordering::Relaxed);
         self.stats.told.fetch_add(inbox.letters().len() as u64, Ordering::Relaxed);
@@ -383,10 +390,10 @@ impl<W> Users<W> {
             user.due = None;
             if let Some(inbox) = &mut user.inbox {
                 let before = inbox.dropped();
-                inbox.expire(now, self.rules.inboxes.age_max, &self.budget);
+                inbox.expire(now, stripe.rules.inboxes.age_max, &self.budget);
                 self.stats.dropped.fetch_add(inbox.dropped() - before, Ordering::Relaxed);
             }
-            let next = self.next_look(user);
+            let next = next_look(&stripe.rules, user);
             if next > now {
                 schedule(&mut stripe.due, &name, &mut user.due, Some(next));
                 continue;
@@ -398,18 +405,28 @@ impl<W> Users<W> {
         }
     }
 
-    /// When there may be something to let go of a user who is away.
-    fn next_look(&self, user: &User<W>) -> Duration {
-        let UserRules { grace, known, inboxes, .. } = self.rules;
-        let oldest = user.inbox.as_ref().and_then(|inbox| inbox.oldest()).map(|at| at + inboxes.age_max);
-        let known = known.max(grace);
-        let forgotten = user.left + if user.is_remembered { inboxes.age_max.max(known) } else { known };
-        oldest.unwrap_or(forgotten)
-    }
-
     fn stripe(&self, name: &str) -> &Mutex<Stripe<W>> {
         &self.stripes[self.hasher.hash_one(name) as usize % STRIPES]
     }
+}
+
+fn may_take<W>(rules: &UserRules, user: &User<W>, owner: Owner, now: Duration) -> bool {
+    let Some(former) = user.owner else { return true };
+    if former == owner || owner == Owner::Token {
+        return true;
+    }
+    let is_free = user.places.is_empty() && now >= user.left + rules.grace;
+    // A guest must neither read what waits for a user with a token nor wipe it out.
+    is_free && !(former == Owner::Token && user.has_letters())
+}
+
+/// When there may be something to let go of a user who is away.
+fn next_look<W>(rules: &UserRules, user: &User<W>) -> Duration {
+    let UserRules { grace, known, inboxes, .. } = *rules;
+    let oldest = user.inbox.as_ref().and_then(|inbox| inbox.oldest()).map(|at| at + inboxes.age_max);
+    let known = known.max(grace);
+    let forgotten = user.left + if user.is_remembered { inboxes.age_max.max(known) } else { known };
+    oldest.unwrap_or(forgotten)
 }
 
 /// Puts a user into the list of those to look at, or takes him out of it.
@@ -433,7 +450,7 @@ fn schedule(
 
 impl<W> fmt::Debug for Users<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Users").field("rules", &self.rules).field("budget", &self.budget).finish_non_exhaustive()
+        f.debug_struct("Users").field("budget", &self.budget).finish_non_exhaustive()
     }
 }
 

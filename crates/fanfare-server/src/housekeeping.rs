@@ -10,16 +10,16 @@ use fanfare_edge::Hub;
 use fanfare_protocol::Payload;
 use fanfare_registry::{Draft, RoomBounds, RoomOptions};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info, warn};
 
 /// Starts the timers on the runtime of whoever calls. They end with it.
-pub(crate) fn start(hub: &Arc<Hub>, reap: Duration, key_set: Option<KeyOrigin>) {
+pub(crate) fn start(hub: &Arc<Hub>, key_set: Option<KeyOrigin>) {
     let source = hub.settings().key_source.clone();
     if let Some((origin, source)) = key_set.zip(source) {
         tokio::task::spawn_local(key_set::keep_new(hub.clone(), source, origin));
     }
-    tokio::task::spawn_local(reap_rooms(hub.clone(), reap));
+    tokio::task::spawn_local(reap_rooms(hub.clone()));
     tokio::task::spawn_local(renew_certificate(hub.clone()));
     tokio::task::spawn_local(tell_times(hub.clone()));
 }
@@ -49,13 +49,16 @@ async fn tell_times(hub: Arc<Hub>) {
     }
 }
 
-async fn reap_rooms(hub: Arc<Hub>, period: Duration) {
-    let mut sweep = interval(period);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick comes at once: it would sweep away the first rooms before anybody could enter them.
-    sweep.tick().await;
+async fn reap_rooms(hub: Arc<Hub>) {
+    let mut swept = Instant::now();
     loop {
-        sweep.tick().await;
+        // Before the time is looked at, so that none is missed that comes meanwhile.
+        let replaced = hub.settings_replaced();
+        let due = swept + hub.settings().reap;
+        tokio::select! {
+            () = sleep_until(due) => swept = Instant::now(),
+            () = replaced => continue,
+        }
         hub.users().sweep(hub.now());
         let reaped = hub.registry().reap() + hub.registry().expire(hub.now());
         if reaped > 0 {

@@ -140,13 +140,13 @@ struct AdminThread {
 }
 
 fn start_admin(hub: Arc<Hub>, bound: Bound, config: &Config) -> anyhow::Result<AdminThread> {
-    let (reap, key_set) = (config.reap, config.key_set.clone());
+    let key_set = config.key_set.clone();
     let (stop, stopped) = oneshot::channel();
     let (tell, failed) = oneshot::channel();
     let runtime = move || -> std::io::Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(async {
-            housekeeping::start(&hub, reap, key_set);
+            housekeeping::start(&hub, key_set);
             let stopped = async {
                 // The node going without a word stops it as well.
                 let _ = stopped.await;

@@ -43,7 +43,7 @@ impl<O> Registry<O> {
             if room.is_some() {
                 return room;
             }
-            if !self.evict_idle(name) {
+            if !self.evict_idle(Some(name)) {
                 let rooms_max = if self.lets_pass(&self.stats.beyond_rooms) { usize::MAX } else { return None };
                 return self.try_room(name, options, now, rooms_max);
             }

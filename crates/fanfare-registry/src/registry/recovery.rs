@@ -15,6 +15,9 @@ use crate::room::{Life, Room, RoomOptions, State};
 /// Rooms that make place for one publication at most.
 const EVICTED_AT_ONCE_MAX: usize = 64;
 
+/// Rooms that make place in one sweep at most, where the bound on all histories has become lower.
+const EVICTED_BY_SWEEP_MAX: usize = 10_000;
+
 impl<O> Registry<O> {
     /// What somebody gets of what was said before, and whether that is all of it.
     pub(super) fn recover(&self, room: &Room, state: &State, since: Option<Position>) -> (bool, Missed) {
@@ -94,14 +97,14 @@ impl<O> Registry<O> {
     pub(super) fn make_place(&self, name: &RoomName, bytes: usize) {
         let (bytes, budget) = (bytes + KEPT_OVERHEAD_BYTES, &self.keeping.budget);
         for _ in 0..EVICTED_AT_ONCE_MAX {
-            if budget.used().saturating_add(bytes) <= budget.bytes_max() || !self.evict_idle(name) {
+            if budget.used().saturating_add(bytes) <= budget.bytes_max() || !self.evict_idle(Some(name)) {
                 return;
             }
         }
     }
 
     /// The vacant room with a history that nobody has used for longest makes place. `false` when there is none but this one.
-    pub(super) fn evict_idle(&self, unless: &RoomName) -> bool {
+    pub(super) fn evict_idle(&self, unless: Option<&RoomName>) -> bool {
         for _ in 0..EVICTED_AT_ONCE_MAX {
             let Some(room) = self.keeping.longest_idle(unless) else { return false };
             // Refused when somebody entered meanwhile: then another is next.
@@ -114,13 +117,20 @@ impl<O> Registry<O> {
         false
     }
 
-    /// Lets go of what all rooms have kept long enough, and removes those that were there for nothing else. Returns how many.
+    /// Lets go of what all rooms have kept long enough, and removes those that were there for nothing else. Returns how many. Where the
+    /// bound on all histories has become lower, vacant rooms make place.
     pub fn expire(&self, now: Duration) -> usize {
         let due = self.keeping.take_due(now);
         let is_over =
             |room: &&Arc<Room>| room.age(now, &self.keeping) && self.remove(room, |_| room.try_reap(&self.keeping));
         let reaped = due.iter().filter(is_over).count();
         self.count_reaped(reaped);
+        let budget = &self.keeping.budget;
+        for _ in 0..EVICTED_BY_SWEEP_MAX {
+            if budget.used() <= budget.bytes_max() || !self.evict_idle(None) {
+                break;
+            }
+        }
         reaped
     }
 }

@@ -88,7 +88,7 @@ impl<O> Registry<O> {
         self.stats.rooms.load(Ordering::Relaxed) < self.rooms_max.load(Ordering::Relaxed)
             || self.observes.load(Ordering::Relaxed)
             || self.rooms.get(name).is_some()
-            || self.keeping.longest_idle(name).is_some()
+            || self.keeping.longest_idle(Some(name)).is_some()
     }
 
     /// Applies a publication that the log has taken. The part of its receipt that is owed by whoever publishes is not reported yet.

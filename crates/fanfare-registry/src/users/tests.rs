@@ -317,3 +317,36 @@ fn what_is_known_of_a_user_outlives_his_connections_for_its_time_and_is_nobody_e
     users.sweep(s(20) + KNOWN);
     assert_eq!(users.know(&zoe, |_| ()), None, "nobody is known for ever");
 }
+
+#[test]
+fn other_rules_hold_for_those_who_are_away_and_what_is_kept_for_them() {
+    let users = users(NO_INBOXES);
+    let (ann, bob) = (name("ann"), name("bob"));
+    assert!(come(&users, &ann, Owner::Guest(1), place(1), s(0)).is_ok());
+    users.go(&ann, place(1), s(1));
+    assert_eq!(users.route(&ann, letter("hi", 9, s(1)), s(1)), Routed::Refused, "nothing is kept");
+    let rules = |inboxes| UserRules { grace: s(10), known: Duration::ZERO, unseen: Some(Owner::Token), inboxes };
+    users.set_rules(rules(INBOXES));
+    assert_eq!(come(&users, &ann, Owner::Guest(2), place(2), s(5)), Err(NotLetIn::NameTaken), "it is kept for longer");
+    assert_eq!(users.route(&ann, letter("hi", 9, s(5)), s(5)), Routed::Kept);
+    assert_eq!(users.route(&bob, letter("hi", 9, s(5)), s(5)), Routed::Kept);
+    assert_eq!(come(&users, &bob, Owner::Guest(3), place(3), s(50)), Err(NotLetIn::NameTaken), "it may be a token's");
+    // They were to be looked at in a thousand seconds.
+    users.set_rules(rules(InboxLimits { age_max: s(60), ..INBOXES }));
+    users.sweep(s(64));
+    assert_eq!(users.inbox_stats().dropped.load(Ordering::Relaxed), 0);
+    users.sweep(s(65));
+    assert_eq!(users.inbox_stats().dropped.load(Ordering::Relaxed), 2);
+    users.sweep(s(130));
+    assert_eq!(users.inbox_bytes().0, 0, "and forgotten");
+    assert!(users.stripes.iter().all(|stripe| stripe.lock().users.is_empty() && stripe.lock().due.is_empty()));
+    // A smaller inbox makes place when more comes.
+    for at in 0..3 {
+        assert_eq!(users.route(&bob, letter(&"x".repeat(2_000), 9, s(200 + at)), s(200 + at)), Routed::Kept);
+    }
+    users.set_rules(rules(InboxLimits { bytes_max: 5_000, total_bytes_max: 6_000, ..INBOXES }));
+    assert!(users.inbox_bytes().0 > 6_000 && users.inbox_bytes().1 == 6_000);
+    assert_eq!(users.route(&bob, letter(&"x".repeat(2_000), 9, s(203)), s(203)), Routed::Kept);
+    assert!(users.inbox_bytes().0 < 6_000);
+    assert_eq!(users.collect(&bob, s(203)).letters().len(), 2);
+}

@@ -11,35 +11,21 @@ use super::raw::{NAMESPACES, Raw, key_path};
 /// Keys that a reload takes over; `*` stands for all of a section. Every other key waits for a restart: it has been built into something.
 const RELOADABLE: &[(&str, &str)] = &[
     ("", "origins"),
-    ("limits", "connections_max"),
-    ("limits", "connections_per_ip_max"),
-    ("limits", "handshakes_per_second_per_ip_max"),
-    ("limits", "connections_per_user_max"),
-    ("limits", "messages_per_second_per_user_max"),
-    ("limits", "handshake_ms_max"),
-    ("limits", "handshake_headers_max"),
-    ("limits", "header_bytes_max"),
-    ("limits", "message_bytes_max"),
-    ("limits", "fragments_max"),
-    ("limits", "messages_per_second_max"),
-    ("limits", "subscriptions_per_connection_max"),
-    ("limits", "rooms_max"),
-    ("limits", "outbox_bytes_max"),
-    ("limits", "outbox_messages_max"),
-    ("limits", "mode"),
+    ("limits", "*"),
     ("proxy", "*"),
     ("tls", "*"),
     ("heartbeat", "*"),
     ("auth", "guests"),
+    ("auth", "send"),
     ("auth", "keys"),
     ("auth", "audience"),
     ("auth", "issuer"),
     ("auth", "expiry_warning_ms"),
-    ("api", "keys"),
-    ("api", "on_client_listener"),
+    ("auth", "revocations_max"),
+    ("api", "*"),
+    ("rooms", "*"),
     (NAMESPACES, "*"),
-    ("moderation", "words_file"),
-    ("moderation", "model_file"),
+    ("moderation", "*"),
     ("diagnostics", "*"),
     ("drain", "*"),
 ];
@@ -133,13 +119,14 @@ mod tests {
         let before =
             config("[api]\nkeys = [\"one\"]\n[limits]\nconnections_max = 10\n[namespaces.gone]\npresence = true");
         let after = config(
-            "shards = 3\n[api]\nkeys = [\"two\"]\n[limits]\nconnections_max = 11\noutbox_total_bytes_max = 99999999",
+            "shards = 3\n[api]\nkeys = [\"two\"]\n[limits]\nconnections_max = 11\noutbox_total_bytes_max = 99999999\n[auth]\njwks_url = \"http://127.0.0.1/keys\"",
         );
         let changes = after.changes_from(&before);
         assert!(changes.reloadable.contains(&"api.keys".to_owned()), "{changes:?}");
         assert!(changes.reloadable.contains(&"limits.connections_max".to_owned()));
         assert!(changes.reloadable.contains(&"namespaces.gone.presence".to_owned()));
-        assert_eq!(changes.restart, ["limits.outbox_total_bytes_max", "shards"]);
+        assert!(changes.reloadable.contains(&"limits.outbox_total_bytes_max".to_owned()));
+        assert_eq!(changes.restart, ["auth.jwks_url", "shards"]);
         assert_eq!(after.changes_from(&after.clone()), Changes::default());
         let rotated =
             config("[api]\nkeys = [\"uno\"]\n[limits]\nconnections_max = 10\n[namespaces.gone]\npresence = true");

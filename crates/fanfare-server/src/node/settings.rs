@@ -30,6 +30,7 @@ pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
         send: config.send,
         inboxes: config.inboxes,
         presence_debounce: config.presence_debounce,
+        reap: config.reap,
         tokens: config.tokens.clone(),
         key_source: config.key_set.as_ref().map(|_| Arc::default()),
         expiry_warning: config.expiry_warning,

@@ -236,3 +236,65 @@ async fn limits_of_users_and_rooms_hold_at_once_also_for_those_who_are_here() {
     };
     assert_eq!(closed, (4429, "messages of this user too fast, slow down".to_owned()));
 }
+
+/// What was built at the start and holds all connections, rooms or calls together takes other bounds all the same.
+#[tokio::test]
+async fn bounds_of_the_whole_node_hold_after_a_reload_too() {
+    let gateway = Gateway::start(&[]);
+    let send = async || gateway.call("POST", "/api/users/zoe/send", "old", r#"{"message":1}"#).await.json();
+    let revoke =
+        async |user: &str| gateway.call("POST", "/api/revoke", "old", &json!({"user": user}).to_string()).await;
+    let keyed = async |key: &str| {
+        let body = json!({"room": "a", "message": 1, "idempotency_key": key}).to_string();
+        gateway.call("POST", "/api/publish", "old", &body).await.json()["repeated"] == true
+    };
+    let number = async |name: &str| metric(gateway.admin, name).await;
+    let room = async |name: &str| gateway.call("GET", &format!("/api/rooms/{name}"), "old", "").await.status;
+    let mut ann = Client::connect(gateway.clients, "/ws?name=ann").await;
+    ann.event("welcome").await;
+    let to_bob = json!({"name": "send", "user": "bob", "message": 1, "id": 1});
+    assert_eq!(ann.ask(to_bob.clone()).await["name"], "ack");
+    assert_eq!(send().await["queued"], false, "nothing is kept for who is away");
+    assert_eq!((revoke("one").await.status, keyed("one").await, keyed("two").await), (200, false, false));
+
+    let namespaces = "inbox_size = 5\n[namespaces.h]\nhistory_size = 10";
+    let reloads = |rooms: &str| {
+        [
+            ("filter = \"mask\"", format!("filter = \"mask\"\n{namespaces}")),
+            ("guests = true", "guests = true\nsend = \"nobody\"\nrevocations_max = 1".to_owned()),
+            (
+                "[limits]",
+                format!(
+                    "[rooms]\n{rooms}\n[limits]\noutbox_total_bytes_max = 5000000\nhistory_total_bytes_max = 3000000\n\
+                 inbox_total_bytes_max = 2000000\ninbox_bytes_max = 100000\ninbox_ms_max = 86400000"
+                ),
+            ),
+            ("[api]", "[api]\nidempotency_max = 1\nidempotency_ms = 200000\ncloses_max = 4".to_owned()),
+            ("[moderation]", "[moderation]\nheld_max = 3".to_owned()),
+        ]
+    };
+    let rewrite = |rooms: &str| {
+        let reloads = reloads(rooms);
+        gateway.rewrite(&reloads.each_ref().map(|(from, to)| (*from, to.as_str())));
+    };
+    rewrite("reap_ms = 3600000");
+    let reloaded = gateway.reload("old").await.json();
+    assert_eq!(reloaded["restart"], json!([]), "{reloaded}");
+    for key in ["limits.inbox_ms_max", "auth.send", "auth.revocations_max", "api.closes_max", "rooms.reap_ms"] {
+        assert!(reloaded["changed"].as_array().expect("a list").contains(&json!(key)), "{key}: {reloaded}");
+    }
+    assert_eq!(number("fanfare_outbox_bytes_max").await, 5e6);
+    assert_eq!(number("fanfare_history_bytes_max").await, 3e6);
+    assert_eq!(number("fanfare_inbox_bytes_max").await, 2e6);
+    assert_eq!(ann.ask(to_bob).await["code"], "not_allowed");
+    assert_eq!(send().await["queued"], true);
+    revoke("two").await.expect_problem(503, "revocations_full");
+    assert!(!keyed("three").await && keyed("three").await && !keyed("one").await, "one key is remembered");
+
+    // The sweep takes its new time at once, however long it would have waited.
+    assert_eq!((keyed("four").await, room("a").await), (false, 200));
+    rewrite("reap_ms = 20");
+    let reloaded = gateway.reload("old").await.json();
+    assert_eq!(reloaded["changed"], json!(["rooms.reap_ms"]), "{reloaded}");
+    wait_until("the vacant room to be swept away", async || room("a").await == 404).await;
+}

@@ -230,6 +230,36 @@ fn the_bound_on_all_histories_holds_and_says_what_it_cost() {
 }
 
 #[test]
+fn another_bound_on_all_histories_holds_for_what_is_kept_too() {
+    let limits = RegistryLimits { history_bytes_max: 5 * CHARGE, ..RegistryLimits::default() };
+    let rooms = Rooms::new(FOREVER, limits);
+    let member = rooms.rejoin("here", None, seconds(1));
+    rooms.publish_each("here", 1..=2);
+    for vacant in ["a", "b", "c"] {
+        rooms.publish(vacant, seconds(1));
+    }
+    let lower = RegistryLimits { history_bytes_max: 3 * CHARGE, ..limits };
+    rooms.registry.set_limits(&lower);
+    assert_eq!(rooms.registry.history_bytes(), (5 * CHARGE, 3 * CHARGE));
+    rooms.sweep(seconds(2));
+    assert_eq!(rooms.registry.history_bytes().0, 3 * CHARGE, "vacant rooms have made place");
+    assert_eq!(["a", "b", "c"].map(|room| rooms.is_there(room)), [false, false, true], "unused for longest first");
+    // Who is in a room keeps what it has until more is said.
+    rooms.registry.set_limits(&RegistryLimits { history_bytes_max: CHARGE, ..limits });
+    rooms.sweep(seconds(2));
+    assert_eq!((rooms.registry.history_bytes().0, rooms.is_there("c")), (2 * CHARGE, false));
+    let third = rooms.publish("here", seconds(3));
+    assert_eq!(rooms.registry.history_bytes().0, CHARGE);
+    assert_eq!(rooms.visit("here", Position { offset: 2, ..third }, seconds(3)), (true, vec![3]));
+    rooms.registry.set_limits(&limits);
+    rooms.publish_each("here", 4..=5);
+    assert_eq!(rooms.registry.history_bytes(), (3 * CHARGE, 5 * CHARGE));
+    rooms.leave(&member);
+    assert!(rooms.registry.close(&name("here")));
+    rooms.check_empty();
+}
+
+#[test]
 fn a_room_that_is_published_to_does_not_make_place_for_itself() {
     let rooms = Rooms::new(FOREVER, RegistryLimits { history_bytes_max: 2 * CHARGE, ..RegistryLimits::default() });
     let first = rooms.publish("a", seconds(1));
