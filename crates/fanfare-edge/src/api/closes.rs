@@ -7,20 +7,17 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use super::pages;
 use super::route::{Call, Form, Parameter, Route, now};
 use crate::ledger::{Closed, Sought};
 use crate::problem::{Answer, Problem, json};
-
-/// Closes in one answer.
-const LIST_MAX: usize = 1_000;
-const LIST_DEFAULT: usize = 100;
 
 pub(super) const ROUTES: &[Route] = &[Route::get("/api/closes", |call| now(list(&call)))
     .query(&[
         Parameter { name: "user", about: "only connections of this user", form: Form::Text },
         Parameter { name: "connection", about: "only this connection", form: Form::Text },
         Parameter { name: "reason", about: "only closes for this reason", form: Form::Text },
-        Parameter { name: "limit", about: "closes in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
+        pages::limit("closes in the answer"),
         Parameter { name: "after", about: "`next` of the page before", form: Form::Number },
     ])
     .about("Why connections were closed: the latest first", |it| {
@@ -95,11 +92,8 @@ fn list(call: &Call) -> Result<Answer, Problem> {
     let reason = call.text("reason").map(|label| reason(&label)).transpose()?;
     let connection = call.text("connection").map(|id| id.parse().map_err(|()| bad_connection())).transpose()?;
     let sought = Sought { user: call.user("user")?, connection, reason };
-    // One more than asked for tells whether there is a next page.
     let mut found = hub.ledger().find(&sought, after, limit + 1);
-    let has_more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| has_more).map(|(number, _)| *number);
+    let next = pages::cut(&mut found, limit).map(|(number, _)| *number);
     let counts = hub.counters().closes.iter().map(|count| count.load(Ordering::Relaxed));
     let reasons: BTreeMap<_, _> = CloseReason::LABELS.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect();
     let at_ms = hub.wall_ms();

@@ -5,14 +5,11 @@ use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::pages;
 use super::route::{Call, Form, Parameter, Route};
 use crate::hub::{ConnectionId, Hub};
 use crate::problem::{Answer, Problem, json};
 use crate::shard::{Inspected, Inspection, Order, Seen, Wanted};
-
-/// Connections in one answer.
-const LIST_MAX: usize = 1_000;
-const LIST_DEFAULT: usize = 100;
 
 pub(super) const ROUTES: &[Route] = &[
     Route::get("/api/connections", |call| Box::pin(list(call)))
@@ -23,7 +20,7 @@ pub(super) const ROUTES: &[Route] = &[
                 about: "1: only those with something queued, the longest queue first",
                 form: Form::Flag,
             },
-            Parameter { name: "limit", about: "connections in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
+            pages::limit("connections in the answer"),
             Parameter { name: "after", about: "`next` of the page before; not with slow=1", form: Form::Text },
         ])
         .about("Connections, or the slowest of them", |it| {

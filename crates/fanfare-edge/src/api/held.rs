@@ -8,20 +8,16 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::publish;
 use super::route::{Call, Form, Parameter, Route, now};
+use super::{pages, publish};
 use crate::hub::Hub;
 use crate::moderation::{HeldOutcome, HeldPublication};
 use crate::problem::{Answer, Problem, json as answer};
 
-/// Publications in one answer.
-const LIST_MAX: usize = 1_000;
-const LIST_DEFAULT: usize = 100;
-
 pub(super) const ROUTES: &[Route] = &[
     Route::get("/api/held", |call| now(list(&call)))
         .query(&[
-            Parameter { name: "limit", about: "publications in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
+            pages::limit("publications in the answer"),
             Parameter { name: "after", about: "`next` of the page before", form: Form::Number },
         ])
         .about("Publications that wait for a moderator", |it| {
@@ -46,11 +42,8 @@ fn list(call: &Call) -> Result<Answer, Problem> {
     let hub = &call.hub;
     let after = call.number("after")?.unwrap_or_default();
     let limit = call.limit()?;
-    // One more than asked for tells whether there is a next page.
     let mut held = hub.held().list(after, limit + 1);
-    let has_more = held.len() > limit;
-    held.truncate(limit);
-    let next = held.last().filter(|_| has_more).map(|(id, _)| *id);
+    let next = pages::cut(&mut held, limit).map(|(id, _)| *id);
     let held = held.iter().map(|(id, publication)| HeldBody::new(hub, *id, publication)).collect();
     Ok(answer(StatusCode::OK, &ListBody { held, next, waiting: hub.held().len() }))
 }

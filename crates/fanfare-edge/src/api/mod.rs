@@ -8,6 +8,7 @@ mod drain;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod held;
+mod pages;
 mod publish;
 mod reload;
 mod revoke;

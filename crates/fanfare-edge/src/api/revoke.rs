@@ -10,13 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::body::{parse, read_body};
+use super::pages;
 use super::route::{Call, Form, Parameter, Route, now};
 use crate::problem::{Answer, Problem, json as answer};
 use crate::wall_clock::wall_clock;
-
-/// Revocations in one answer.
-const LIST_MAX: usize = 1_000;
-const LIST_DEFAULT: usize = 100;
 
 pub(super) const ROUTES: &[Route] = &[
     Route::post("/api/revoke", |call| Box::pin(revoke(call))).about(
@@ -28,7 +25,7 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     Route::get("/api/revoke", |call| now(list(&call)))
         .query(&[
-            Parameter { name: "limit", about: "revocations in the answer", form: Form::Limit(LIST_DEFAULT, LIST_MAX) },
+            pages::limit("revocations in the answer"),
             Parameter { name: "after", about: "`next` of the page before", form: Form::Text },
         ])
         .about("Tokens that were taken back", |it| {
@@ -107,11 +104,8 @@ fn list(call: &Call) -> Result<Answer, Problem> {
     let limit = call.limit()?;
     let after = call.text("after").map(|after| place(&after)).transpose()?;
     let revocations = call.hub.revocations();
-    // One more than asked for tells whether there is a next page.
     let mut page = revocations.page(after.as_ref(), limit + 1, wall_clock());
-    let has_more = page.len() > limit;
-    page.truncate(limit);
-    let next = page.last().filter(|_| has_more).map(|last| match &last.whose {
+    let next = pages::cut(&mut page, limit).map(|last| match &last.whose {
         Revoked::User(user) => format!("user:{user}"),
         Revoked::Token(id) => format!("token_id:{id}"),
     });

@@ -7,15 +7,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::pages;
 use super::publish::unpublished;
 use super::route::{Call, Form, Parameter, Route, now};
 use crate::engine::{Engine, Unpublished};
 use crate::hub::Hub;
 use crate::problem::{Answer, Problem, json, with_type};
-
-/// Rooms in one answer.
-const ROOMS_MAX: usize = 1_000;
-const ROOMS_DEFAULT: usize = 100;
 
 /// Bytes of messages in one page of history.
 const HISTORY_BYTES_MAX: usize = 1024 * 1024;
@@ -24,7 +21,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::get("/api/rooms", |call| now(list(&call)))
         .query(&[
             Parameter { name: "prefix", about: "only rooms whose names begin with it", form: Form::Text },
-            Parameter { name: "limit", about: "rooms in the answer", form: Form::Limit(ROOMS_DEFAULT, ROOMS_MAX) },
+            pages::limit("rooms in the answer"),
             Parameter { name: "after", about: "`next` of the page before", form: Form::Text },
         ])
         .about("Rooms by name, page by page", |it| {
@@ -147,11 +144,8 @@ fn list(call: &Call) -> Result<Answer, Problem> {
     let prefix = call.text("prefix").unwrap_or_default();
     let after = call.text("after").unwrap_or_default();
     let limit = call.limit()?;
-    // One more than asked for tells whether there is a next page.
     let mut rooms = hub.registry().list(&prefix, &after, limit + 1);
-    let has_more = rooms.len() > limit;
-    rooms.truncate(limit);
-    let next = rooms.last().filter(|_| has_more).map(|info| info.name.to_string());
+    let next = pages::cut(&mut rooms, limit).map(|info| info.name.to_string());
     let rooms = rooms.iter().map(|info| RoomBody::new(hub, info)).collect();
     Ok(json(StatusCode::OK, &RoomsBody { rooms, next }))
 }
