@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_fanout::{Delivery, Receipt};
-use fanfare_guard::{Filter, Ruling};
+use fanfare_guard::Ruling;
 use fanfare_protocol::{Dialect, Event, Payload, PayloadRef, RoomName, UserName};
 use fanfare_registry::{Item, Letter, Place, Ring, Routed};
 
@@ -55,13 +55,7 @@ impl Hub {
     /// held is refused, too.
     pub(crate) fn judge_direct(&self, payload: PayloadRef<'_>) -> Option<Payload> {
         let settings = self.settings();
-        let filter = settings.namespaces.fallback().filter;
-        if filter == Filter::Off {
-            return Some(payload.to_payload());
-        }
-        let ruling = settings.moderation.load().judge(payload, filter);
-        self.moderation_stats().ruled(&ruling);
-        match ruling {
+        match self.judge_by(&settings, settings.namespaces.fallback().filter, payload) {
             Ruling::Pass | Ruling::Observe(_) => Some(payload.to_payload()),
             Ruling::Mask(_, masked) => Some(masked),
             Ruling::Reject(_) | Ruling::Hold(_) => None,

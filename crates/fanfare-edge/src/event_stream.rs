@@ -11,7 +11,6 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fanfare_guard::Verdict;
 use fanfare_protocol::{CloseReason, Mode};
-use fanfare_registry::Item;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -26,9 +25,8 @@ use crate::counters::Handshake;
 use crate::gate::Permit;
 use crate::http::{BareSocket, ClientContext, PermitCell};
 use crate::hub::{Hub, PendingHandshake};
-use crate::problem::{Answer, Problem, method_not_allowed};
-use crate::shard::{Adopted, Order};
-use crate::upgrade::take_place;
+use crate::problem::{Answer, Problem, method_not_allowed, write_head};
+use crate::upgrade::{self, take_place};
 
 /// What may be asked of a stream's path.
 const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -54,18 +52,12 @@ impl StreamHead {
 
     /// The head as bytes.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         let mut headers = self.headers();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
             headers.insert(DATE, date);
         }
-        for (name, value) in &headers {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                out.extend_from_slice(part);
-            }
-        }
-        out.extend_from_slice(b"\r\n");
+        write_head("200 OK", &headers, out);
     }
 }
 
@@ -187,17 +179,10 @@ fn with_cors<B>(request: &Request<B>, problem: &Problem) -> Answer {
     answer
 }
 
-/// Gives the bare socket to the shard's loop. `None`: it could not be taken out of hyper.
+/// Gives the bare socket to the shard's loop, which says the head of the answer first. `None`: it could not be taken out of hyper.
 pub(crate) fn hand_over(context: &ClientContext, granted: Granted, socket: Option<BareSocket>) {
     let Granted { head, admission, permit, _pending } = granted;
-    let Some((socket, leftover)) = socket else {
-        context.hub.counters().handshake(Handshake::Failed);
-        return;
-    };
-    context.hub.counters().handshake(Handshake::Accepted);
     let mut opening = Vec::with_capacity(512);
     head.write(&mut opening);
-    let Admission { session, identity, token, refused, since } = admission;
-    let adopted = Adopted { socket, leftover, opening, session, identity, token, refused, since, permit };
-    context.hub.registry().shards()[context.shard].push(Item::Order(Order::Adopt(Box::new(adopted))));
+    upgrade::hand_over(context, socket, opening, admission, permit);
 }

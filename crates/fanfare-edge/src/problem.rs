@@ -1,6 +1,6 @@
 //! Errors over HTTP: `application/problem+json` (RFC 9457) with a stable `code`, and the plain answers.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -121,6 +121,23 @@ fn body_of(value: &impl Serialize) -> Bytes {
 
 pub(crate) fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
     plain(status, content_type, body).map(Full::new)
+}
+
+/// Writes the head of an answer, where no library speaks HTTP.
+pub(crate) fn write_head<N, V>(status: &str, headers: impl IntoIterator<Item = (N, V)>, out: &mut Vec<u8>)
+where
+    N: Borrow<HeaderName>,
+    V: Borrow<HeaderValue>,
+{
+    for part in [b"HTTP/1.1 ", status.as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+    for (name, value) in headers {
+        for part in [name.borrow().as_str().as_bytes(), b": ", value.borrow().as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn plain(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Bytes> {

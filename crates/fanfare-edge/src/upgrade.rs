@@ -27,10 +27,10 @@ use crate::admission::{Admission, Door, admit};
 use crate::counters::{Handshake, Via};
 use crate::extensions::agree;
 use crate::gate::{Permit, Refused};
-use crate::http::{ClientContext, HttpStream, PermitCell, read_of};
+use crate::http::{BareSocket, ClientContext, HttpStream, PermitCell, read_of};
 use crate::hub::Hub;
 use crate::listener::{bare_tcp, bare_unix};
-use crate::problem::{Answer, Problem, method_not_allowed};
+use crate::problem::{Answer, Problem, method_not_allowed, write_head};
 use crate::settings::CompressionSettings;
 use crate::shard::{Adopted, Order};
 use crate::tls::Bare;
@@ -84,7 +84,7 @@ pub(crate) fn answer(
     let pending = context.hub.begin_handshake(context.shard);
     tokio::task::spawn_local(async move {
         match upgrade.await {
-            Ok(upgraded) => hand_over(&context, upgraded, admission, permit),
+            Ok(upgraded) => hand_over(&context, bare_socket(upgraded), Vec::new(), admission, permit),
             Err(error) => {
                 context.hub.counters().handshake(Handshake::Failed);
                 debug!(%error, "a handshake was not finished");
@@ -146,31 +146,31 @@ impl Switching {
 
     /// The same as bytes.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-        for (name, value) in self.headers() {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                out.extend_from_slice(part);
-            }
-        }
-        out.extend_from_slice(b"\r\n");
+        write_head("101 Switching Protocols", self.headers(), out);
     }
 }
 
-/// Gives the bare socket, and bytes that came early, to the shard's loop.
-fn hand_over(context: &ClientContext, upgraded: Upgraded, admission: Admission, permit: Permit) {
+/// Gives a bare socket, and bytes that came early, to the shard's loop, which says `opening` first. `None`: it could not be taken out of hyper.
+pub(crate) fn hand_over(
+    context: &ClientContext,
+    socket: Option<BareSocket>,
+    opening: Vec<u8>,
+    admission: Admission,
+    permit: Permit,
+) {
     let counters = context.hub.counters();
-    let Some((socket, leftover)) = bare_socket(upgraded) else {
+    let Some((socket, leftover)) = socket else {
         counters.handshake(Handshake::Failed);
         return;
     };
     counters.handshake(Handshake::Accepted);
     let Admission { session, identity, token, refused, since } = admission;
-    let adopted = Adopted { socket, leftover, opening: Vec::new(), session, identity, token, refused, since, permit };
+    let adopted = Adopted { socket, leftover, opening, session, identity, token, refused, since, permit };
     context.hub.registry().shards()[context.shard].push(Item::Order(Order::Adopt(Box::new(adopted))));
 }
 
 /// The socket, and what has been read of it: by hyper, and before hyper.
-fn bare_socket(upgraded: Upgraded) -> Option<(Bare, Bytes)> {
+fn bare_socket(upgraded: Upgraded) -> Option<BareSocket> {
     let upgraded = match take_out::<TcpStream>(upgraded) {
         Ok((stream, read)) => return Some((Bare { socket: bare_tcp(stream).ok()?, tls: None }, read)),
         Err(upgraded) => upgraded,

@@ -7,6 +7,7 @@ use fanfare_protocol::{HistoryPage, Past, PayloadRef, Rate, RoomName};
 use fanfare_registry::{HistoryLimits, Kept, Page, RoomBounds, RoomOptions};
 
 use super::Hub;
+use crate::Settings;
 use crate::moderation::{HeldOutcome, HeldPublication};
 
 impl Hub {
@@ -38,7 +39,11 @@ impl Hub {
     /// What moderation says of a message for `room`; counted.
     pub(crate) fn judge(&self, room: &RoomName, payload: PayloadRef<'_>) -> Ruling {
         let settings = self.settings.load();
-        let filter = settings.namespaces.get(room).filter;
+        self.judge_by(&settings, settings.namespaces.get(room).filter, payload)
+    }
+
+    /// The same of a message that `filter` is for.
+    pub(crate) fn judge_by(&self, settings: &Settings, filter: Filter, payload: PayloadRef<'_>) -> Ruling {
         if filter == Filter::Off {
             return Ruling::Pass;
         }
