@@ -61,8 +61,10 @@ impl BatchSender {
                     .user_data(index as u64);
                 // SAFETY: `entry` points into `sends`, whose sockets and bytes are borrowed for this whole call, and this
                 // function does not return (nor unwind: it aborts instead) before the kernel has answered every entry.
-                let pushed = unsafe { queue.push(&entry) };
-                assert!(pushed.is_ok(), "a chunk is not longer than the ring, and the ring is empty between chunks");
+                if unsafe { queue.push(&entry) }.is_err() {
+                    // A chunk is not longer than the ring, and the ring is empty between chunks.
+                    abort("the ring is full before it is submitted");
+                }
             }
         }
         self.await_all(sends.len(), &mut results[base..]);
@@ -75,10 +77,8 @@ impl BatchSender {
                 && error.raw_os_error() != Some(EINTR)
                 && error.raw_os_error() != Some(EAGAIN)
             {
-                // The kernel may still hold pointers into memory that the caller is about to reuse: there is no safe way
-                // on. This does not happen while the ring is ours and its memory is mapped.
-                eprintln!("io_uring failed with sends under way: {error}");
-                std::process::abort();
+                // This does not happen while the ring is ours and its memory is mapped.
+                abort(error);
             }
             for completion in self.ring.completion() {
                 let Some(result) = results.get_mut(completion.user_data() as usize) else { continue };
@@ -91,6 +91,12 @@ impl BatchSender {
             }
         }
     }
+}
+
+/// The kernel holds, or will be given, pointers into memory that the caller is about to reuse: there is no safe way on, nor one back.
+fn abort(why: impl fmt::Display) -> ! {
+    eprintln!("io_uring failed with sends under way: {why}");
+    std::process::abort()
 }
 
 impl fmt::Debug for BatchSender {
