@@ -1,8 +1,9 @@
 //! Sockets: accept, HTTP, upgrade, the shard loops, drain.
 //!
-//! A shard is one thread with one tokio `LocalRuntime`. Ordinary async code accepts connections and speaks HTTP (`listener`, `http`,
-//! `upgrade`, `api`). Once a WebSocket handshake is done the bare socket is handed to the shard's loop (`shard`), which polls all its connections
-//! itself: it reads them, lets each [`Session`](fanfare_protocol::Session) decide, and flushes rooms. Everything the threads share is the [`Hub`].
+//! A shard is one thread with one tokio `LocalRuntime`. Its loop (`shard`) polls the listener and all its sockets itself: it accepts, reads the first request,
+//! answers the handshake of who is let in, lets each [`Session`](fanfare_protocol::Session) decide, and flushes rooms. Everything else that is HTTP is
+//! ordinary async code beside it (`http`, `upgrade`, `api`), which gives the bare socket back where a request becomes a connection after all. What the
+//! threads share is the [`Hub`].
 //!
 //! What it deliberately does not know: configuration files, environment, signals, the word formats of dialects.
 
