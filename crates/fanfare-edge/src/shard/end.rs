@@ -91,6 +91,27 @@ impl ShardLoop {
         self.connection(lane).map_or(Dialect::Json, |connection| connection.session.dialect())
     }
 
+    /// The peer has ended its side, and may read on: what it was told before it did so goes out first, for as long as a close may take.
+    pub(super) fn on_peer_end(&mut self, lane: LaneId) {
+        if self.fanout.queued(lane).bytes == 0 && !self.sockets.has_pending(lane.index) {
+            return self.on_end(lane);
+        }
+        if self.is_open(lane) {
+            let reason = CloseReason::ConnectionLost;
+            self.leave_all(lane);
+            self.record(lane, reason);
+            let deadline = self.now + self.linger(reason);
+            if let Some(connection) = self.connection(lane) {
+                connection.phase = Phase::Closing { deadline: deadline.into(), peer_has_closed: true, is_deaf: false };
+            }
+            self.arm_by(lane, deadline);
+        } else if let Some(connection) = self.connection(lane)
+            && let Phase::Closing { peer_has_closed, .. } = &mut connection.phase
+        {
+            *peer_has_closed = true;
+        }
+    }
+
     fn say_last(&mut self, lane: LaneId, frame: &[u8], waits_for_queue: bool, deadline: std::time::Duration) {
         let is_out = if waits_for_queue {
             self.fanout.last_words_after_queue(lane, frame, &mut self.sockets)

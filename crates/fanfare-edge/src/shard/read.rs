@@ -42,7 +42,8 @@ impl ShardLoop {
                     }
                 }
                 Received::End if self.is_event_stream(lane) => self.on_stream_end(lane),
-                Received::End | Received::Failed => self.on_end(lane),
+                Received::End => self.on_peer_end(lane),
+                Received::Failed => self.on_end(lane),
                 Received::WouldBlock => {}
             }
             self.read_buffer = buffer;
@@ -191,8 +192,8 @@ impl ShardLoop {
         self.inflater = inflater;
     }
 
-    /// The peer ended its side, or the socket failed.
-    fn on_end(&mut self, lane: LaneId) {
+    /// Nobody is there any more: the peer ended its side and has taken everything, or the socket failed.
+    pub(super) fn on_end(&mut self, lane: LaneId) {
         if self.is_open(lane) {
             self.end(lane, CloseReason::ConnectionLost);
         } else {
