@@ -201,3 +201,16 @@ pub(crate) async fn late(hub: &Hub) -> Option<Late> {
 pub(crate) fn seems_late(hub: &Hub) -> Option<Late> {
     hub.canaries_of_node()?.late(hub.now())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the period before it is asked, what hangs is named after two periods and a half.
+    #[test]
+    fn an_answer_is_late_after_a_period_and_a_half() {
+        let of = |period| Canaries { period, shards: Box::default(), ways: Box::default(), visits: Visits::default() };
+        assert_eq!(of(Some(Duration::from_secs(1))).patience(), Duration::from_millis(1_500));
+        assert_eq!(of(None).patience(), Duration::MAX);
+    }
+}

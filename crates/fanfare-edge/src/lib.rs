@@ -60,6 +60,8 @@ pub use canary::Canary;
 pub use counters::{ByReason, Compressed, Counters, HANDSHAKE_RESULTS, TLS_RESULTS, VIA_PROXY};
 pub use drain::{Drain, DrainPlan};
 pub use engine::EngineSettings;
+#[cfg(feature = "faults")]
+pub use faults::Wedge;
 pub use forwarded::ForwardedHeader;
 pub use hub::{Hub, MetricsPage, MetricsText};
 pub use key_source::KeySource;

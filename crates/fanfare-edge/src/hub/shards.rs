@@ -50,9 +50,12 @@ impl Hub {
         self.registry.shards()[shard].push(Item::Order(Order::Deafen { time }));
     }
 
-    /// Holds a shard's loop up, to see what then happens. Only in builds for tests.
+    /// Holds a shard's loop up for this time, or until what is returned is dropped, to see what then happens. Only in builds for tests.
     #[cfg(feature = "faults")]
-    pub fn wedge(&self, shard: usize, time: Duration) {
-        self.registry.shards()[shard].push(Item::Order(Order::Wedge { time }));
+    #[must_use = "the loop goes on once this is dropped"]
+    pub fn wedge(&self, shard: usize, time: Duration) -> crate::Wedge {
+        let (held, holds) = std::sync::mpsc::sync_channel(0);
+        self.registry.shards()[shard].push(Item::Order(Order::Wedge { time, holds }));
+        crate::Wedge { _held: held }
     }
 }

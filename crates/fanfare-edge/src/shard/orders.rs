@@ -95,8 +95,10 @@ pub enum Order {
     /// Do nothing for a while.
     #[cfg(feature = "faults")]
     Wedge {
-        /// How long.
+        /// How long at most.
         time: Duration,
+        /// Hung up when it is to go on.
+        holds: std::sync::mpsc::Receiver<std::convert::Infallible>,
     },
     /// Accept nobody for a while.
     #[cfg(feature = "faults")]
@@ -202,7 +204,10 @@ impl ShardLoop {
                 }
             }
             #[cfg(feature = "faults")]
-            Item::Order(Order::Wedge { time }) => std::thread::sleep(time),
+            Item::Order(Order::Wedge { time, holds }) => {
+                // Time that is up and a hold that was dropped are the same here.
+                let _ = holds.recv_timeout(time);
+            }
             #[cfg(feature = "faults")]
             Item::Order(Order::Deafen { time }) => self.deafen(time),
             Item::Order(Order::Drain { ends }) => self.leave_by(ends),

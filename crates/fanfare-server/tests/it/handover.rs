@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::process::Process;
-use crate::support::{PATIENCE, Raw, handshake, request, wait_until, within};
+use crate::support::{PATIENCE, Raw, handshake, until_ready, wait_until, within};
 
 /// Upgrades under load; `make upgrades` asks for ten.
 fn upgrades() -> usize {
@@ -80,7 +80,7 @@ async fn nobody_is_refused_while_processes_take_over_from_each_other() {
         // The old process leaves without its grace, in good manners, and the new one is ready in its place at once.
         while guest.frame().await.first != 0x88 {}
         drop(guest);
-        assert_eq!(request(admin, "GET", "/readyz", &[], "").await.status, 200);
+        until_ready(admin).await;
         assert!(old.ended().success(), "{:#?}", old.err.so_far());
         let said = old.err.all().join("\n");
         assert!(said.contains("another process has taken the listeners over"), "{said}");
@@ -129,6 +129,6 @@ async fn a_successor_that_does_not_begin_changes_nothing() {
     for _ in 0..20 {
         connect(clients).await.expect("a node that serves on");
     }
-    assert_eq!(request(admin, "GET", "/readyz", &[], "").await.status, 200);
+    until_ready(admin).await;
     old.err.wait_for(&["the listeners were not handed over"]);
 }

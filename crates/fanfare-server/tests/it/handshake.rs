@@ -217,17 +217,18 @@ async fn frames_that_come_with_the_handshake_are_not_lost() {
 /// Requests that come in one write are answered in turn; the last of them upgrades, and what followed it are its frames.
 #[tokio::test]
 async fn a_handshake_may_follow_other_requests_at_once() {
-    let node = TestNode::dev("");
+    // A body that somebody reads: behind one that is left unread, and that has not come whole, a connection is not used again.
+    let node = TestNode::dev("[api]\non_client_listener = true");
     let host = node.clients;
     let page = format!("GET /nowhere HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let body = "x".repeat(12_000);
-    let post = format!("POST /nowhere HTTP/1.1\r\nHost: {host}\r\nContent-Length: 12000\r\n\r\n{body}");
+    let text = "Content-Type: text/plain\r\nContent-Length: 12000";
+    let post = format!("POST /api/publish?room=a HTTP/1.1\r\nHost: {host}\r\n{text}\r\n\r\n{body}");
     let frames = [frame(0x81, b"one"), frame(0x82, &[3; 30_000]), frame(0x81, b"three")].concat();
     let mut raw = node.raw().await;
     raw.send(&[page.as_bytes(), post.as_bytes(), handshake("/echo", host, "").as_bytes(), &frames].concat()).await;
-    for _ in 0..2 {
-        raw.answer().await.expect_problem(404, "not_found");
-    }
+    raw.answer().await.expect_problem(404, "not_found");
+    assert_eq!(raw.answer().await.status, 200);
     assert_eq!(raw.head().await.status, 101);
     assert_eq!(raw.frame().await.text(), "one");
     assert_eq!(raw.frame().await.payload, [3; 30_000]);
@@ -455,8 +456,9 @@ async fn a_head_over_its_bound_is_431() {
 
 #[tokio::test]
 async fn who_does_not_finish_the_handshake_in_time_is_cut_off() {
-    let node = TestNode::dev("limits.handshake_ms_max = 150");
-    // It does not end a client that is in.
+    // It does not end a client that is in, which has to come in within that time itself.
+    const LIMIT: Duration = Duration::from_millis(1_500);
+    let node = TestNode::dev("limits.handshake_ms_max = 1500");
     let mut inside = node.upgrade("/echo").await;
     let begun = Instant::now();
     let whole = handshake("/ws", node.clients, "");
@@ -472,7 +474,9 @@ async fn who_does_not_finish_the_handshake_in_time_is_cut_off() {
     }));
     let trickling = async {
         let mut raw = node.raw().await;
-        let mut bytes = whole.bytes();
+        // So long that it would take minutes.
+        let long = handshake("/ws", node.clients, &format!("X-Padding: {}\r\n", "x".repeat(10_000)));
+        let mut bytes = long.bytes();
         // A byte now and then is not enough.
         while tokio::time::timeout(Duration::from_millis(20), raw.stream.readable()).await.is_err() {
             raw.send(&[bytes.next().expect("it is cut off before the handshake is whole")]).await;
@@ -482,8 +486,7 @@ async fn who_does_not_finish_the_handshake_in_time_is_cut_off() {
     };
     let (cut_off, trickled) = tokio::join!(cut_off, trickling);
     for elapsed in cut_off.into_iter().chain([trickled]) {
-        assert!(elapsed >= Duration::from_millis(140), "cut off after {elapsed:?} already");
-        assert!(elapsed < Duration::from_secs(5), "cut off after {elapsed:?} only");
+        assert!(elapsed >= LIMIT - Duration::from_millis(10), "cut off after {elapsed:?} already");
     }
     inside.send(&frame(0x81, b"still in")).await;
     assert_eq!(inside.frame().await.text(), "still in");

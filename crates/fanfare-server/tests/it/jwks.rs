@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use fanfare_guard::{Claims, TokenKeys};
 use jsonwebtoken::jwk::Jwk;
@@ -32,6 +33,9 @@ pub(crate) fn token(key: &EncodingKey, kid: &str) -> String {
 pub(crate) fn set(keys: &[&Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
+
+/// The set is not asked for more often than once in this time, whatever strangers say.
+const TEN: Duration = Duration::from_secs(10);
 
 /// Answers every request with the status and body it was told last.
 struct Publisher {
@@ -107,6 +111,7 @@ async fn tokens_are_checked_with_the_published_keys() {
     let ((one, one_public), (two, _)) = (key(1, "one"), key(2, "two"));
     let secret = json!({"kty": "oct", "kid": "s", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"});
     let publisher = Publisher::start(200, set(&[&one_public, &secret])).await;
+    let begun = Instant::now();
     let node = publisher.node();
     node.wait_for_metric("fanfare_jwks_keys", 1.0).await;
     assert_eq!(comes_in(&node, &token(&one, "one")).await, ann());
@@ -119,10 +124,14 @@ async fn tokens_are_checked_with_the_published_keys() {
     // A storm of unknown names within ten seconds of the first fetch asks for nothing.
     for number in 0..50 {
         let stranger = token(&two, &format!("unknown{number}"));
-        assert_eq!(comes_in(&node, &stranger).await, refused(4401, "token key not known"));
+        match comes_in(&node, &stranger).await {
+            Err((4401, why)) => assert_eq!(why, "token key not known"),
+            // Ten seconds later it may be one of a newer set.
+            other => assert!(other == refused(4500, "token keys not available") && begun.elapsed() > TEN, "{other:?}"),
+        }
     }
-    assert_eq!(publisher.asked(), 1);
-    assert_eq!(node.metric("fanfare_jwks_fetches_total{result=\"had\"}").await, 1.0);
+    let most = 1 + (begun.elapsed().as_secs() / TEN.as_secs()) as usize;
+    assert!((1..=most).contains(&publisher.asked()), "{} times in {:?}", publisher.asked(), begun.elapsed());
 }
 
 #[tokio::test]

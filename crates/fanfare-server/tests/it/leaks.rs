@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::process::Process;
+use crate::process::{NO_PINGS, Process};
 use crate::support::{Client, Raw, TestNode, frame, handshake, metric, wait_until};
 
 /// Ten thousand rooms, each joined and left by somebody else than the one before.
@@ -45,7 +45,8 @@ async fn rooms_that_were_left_are_gone_after_the_sweep() {
     let clients = all.join_all().await;
     assert_eq!(node.metric("fanfare_subscriptions").await, 0.0);
     node.wait_for_metric("fanfare_rooms", 0.0).await;
-    assert_eq!(node.metric("fanfare_rooms_reaped_total").await, (CLIENTS * ROOMS) as f64);
+    // A sweep may meet a room that was made and not entered yet; whoever was to enter it makes another.
+    assert!(node.metric("fanfare_rooms_reaped_total").await >= (CLIENTS * ROOMS) as f64);
     // Those who went with their rooms leave none behind either.
     drop(clients);
     let mut client = node.connect("/ws").await;
@@ -93,7 +94,7 @@ async fn come_and_go(clients: SocketAddr, way: usize) {
 async fn two_thousand_that_break_off_leave_no_descriptor_and_no_place_taken() {
     const PLACES: usize = 60;
     let places = PLACES.to_string();
-    let variables = [("FANFARE_LIMITS__CONNECTIONS_MAX", places.as_str()), ("FANFARE_ROOMS__REAP_MS", "20")];
+    let variables = [("FANFARE_LIMITS__CONNECTIONS_MAX", places.as_str()), ("FANFARE_ROOMS__REAP_MS", "20"), NO_PINGS];
     let process = Process::fanfare(&["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], &variables);
     let (clients, admin) = process.addresses();
     // Shards open their poll sets when they start to serve: each must have served before it is counted what is open.
@@ -141,7 +142,7 @@ async fn a_crowd_that_leaves_gives_its_memory_back() {
     assert!(crowd >= 1_000, "{limit} descriptors are too few to show anything: ulimit -n 20000");
     // Closes are remembered, up to a bound: that memory is not to come back.
     let arguments = ["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"];
-    let process = Process::fanfare(&arguments, &[("FANFARE_API__CLOSES_MAX", "0")]);
+    let process = Process::fanfare(&arguments, &[("FANFARE_API__CLOSES_MAX", "0"), NO_PINGS]);
     let (clients, admin) = process.addresses();
     let mut staying = Vec::new();
     for _ in 0..10 {
@@ -171,7 +172,7 @@ async fn a_crowd_that_leaves_gives_its_memory_back() {
         // A quarter of what they needed, at most: what is left is in pages that others share.
         let most = before + (with_all - before) / 4;
         wait_until("the memory to be back", async || anonymous_bytes(process.pid()) <= most).await;
-        assert_eq!(metric(admin, "fanfare_connections").await, 10.0);
+        wait_until("the crowd to be gone", async || metric(admin, "fanfare_connections").await == 10.0).await;
     }
     for mut raw in staying {
         raw.send(&frame(0x81, br#"{"name":"ping"}"#)).await;

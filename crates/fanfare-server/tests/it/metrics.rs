@@ -8,7 +8,7 @@ use fanfare_protocol::{Payload, RoomName};
 use fanfare_registry::Draft;
 use serde_json::json;
 
-use crate::support::{Client, Raw, TestNode, handshake, request, wait_until, within};
+use crate::support::{Client, PATIENCE, Raw, TestNode, handshake, request, wait_until, within};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -263,7 +263,8 @@ async fn counters_move_by_exactly_what_happened() {
             last = moved(&before, &page(node.admin, Format::Classic).await);
             last == expected
         });
-        let settled = tokio::time::timeout(std::time::Duration::from_secs(3), settled).await;
+        // Less than the patience of what waits inside, so that what is wrong can be told.
+        let settled = tokio::time::timeout(PATIENCE / 2, settled).await;
         assert!(settled.is_ok(), "{what}: expected {expected:#?}, got {last:#?}");
         before = page(node.admin, Format::Classic).await;
     };
@@ -395,15 +396,14 @@ async fn a_scrape_asks_no_shard_and_has_as_many_lines_for_many_rooms_and_connect
     for number in 0..50 {
         clients.push(node.enter(&format!("namespace-{number}:{number}"), &format!("?name=user-{number}")).await);
     }
-    for shard in 0..2 {
-        hub.wedge(shard, Duration::from_secs(2));
-    }
+    let wedges = [0, 1].map(|shard| hub.wedge(shard, Duration::from_secs(3_600)));
     // Behind what holds the shards up.
     let turned = tokio::spawn(async move { hub.every_shard_turns().await });
     let page = page(node.admin, Format::Classic).await;
     assert!(!turned.is_finished(), "the page was there before a shard could have been asked");
     assert_eq!(names(&page), before, "no sample came along");
     assert_eq!((page.samples["fanfare_rooms"], page.samples["fanfare_connections"]), (20_000.0, 50.0));
+    drop(wedges);
     within("the shards to go on", turned).await.expect("no panic");
 }
 

@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 
 use crate::support::{Client, Raw, TestNode, close_frame, frame, request, wait_until, within};
 
-const RULES: &str = "shards = 2\n[limits]\nmessage_bytes_max = 8192\noutbox_bytes_max = 65536\n[heartbeat]\nclose_ms = 20000\n\
-     write_ms = 60000\n[namespaces.default]\n[namespaces.evict]\n[namespaces.drop]\nslow = \"drop_oldest\"\n[namespaces.latest]\n\
+const RULES: &str = "shards = 2\n[limits]\nmessage_bytes_max = 8192\noutbox_bytes_max = 65536\n[heartbeat]\nclose_ms = 600000\n\
+     [namespaces.default]\n[namespaces.evict]\n[namespaces.drop]\nslow = \"drop_oldest\"\n[namespaces.latest]\n\
      slow = \"latest\"\nhistory_size = 1\n[namespaces.back]\nslow = \"evict_resumable\"\nhistory_size = 10000\n\
      history_bytes_max = 100000000";
 

@@ -15,9 +15,12 @@ use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, Unused, own_address};
 
 const FANFARE: &str = env!("CARGO_BIN_EXE_fanfare");
+
+/// For those whose clients are sockets that answer no ping: on a slow machine they would be given up in the middle of a test.
+pub(crate) const NO_PINGS: (&str, &str) = ("FANFARE_HEARTBEAT__PING_MS", "3600000");
 
 /// A program that runs, and what it has printed. Dropping it kills it.
 pub(crate) struct Process {
@@ -318,7 +321,7 @@ fn serve_says_what_it_listens_on_and_leaves_with_0_when_told() {
         let quick = [("FANFARE_DRAIN__GRACE_MS", "0"), ("FANFARE_DRAIN__WINDOW_MS", "300")];
         let mut serve = Process::fanfare(SERVE, &quick);
         let (clients, admin) = serve.addresses();
-        assert_eq!(get_from(admin, "/readyz").0, 200);
+        wait_until("it to be ready", || get_from(admin, "/readyz").0 == 200);
         let mut client = upgrade(clients, "/room/a?format=text");
         wait_for_connections(admin, 1);
         serve.signal(signal);
@@ -511,7 +514,8 @@ fn a_second_gateway_cannot_share_the_first_ones_port() {
 #[test]
 fn a_port_can_be_used_again_at_once() {
     let quick = [("FANFARE_DRAIN__GRACE_MS", "0"), ("FANFARE_DRAIN__WINDOW_MS", "0")];
-    let mut first = Process::fanfare(SERVE, &quick);
+    let listen = own_address();
+    let mut first = Process::fanfare(&["serve", "--listen", &listen, "--admin", "127.0.0.1:0"], &quick);
     let (clients, admin) = first.addresses();
     let mut client = upgrade(clients, "/room/a?format=text");
     wait_for_connections(admin, 1);
@@ -575,7 +579,7 @@ fn a_stale_socket_file_is_replaced_and_removed_at_the_end() {
     let mut serve = Process::fanfare(&arguments, &quick);
     serve.err.wait_for(&["health, metrics and API on "]);
     let connect = |path: &Path| UnixStream::connect(path).expect("a listener");
-    assert_eq!(get(connect(&admin), "/readyz"), (200, "ready\n".to_owned()));
+    wait_until("it to be ready", || get(connect(&admin), "/readyz") == (200, "ready\n".to_owned()));
     assert_eq!(get(connect(&clients), "/ws").0, 426);
 
     let second = run(folder.path(), &["serve", "--listen", &of(&clients), "--admin", "127.0.0.1:0"]);
@@ -603,8 +607,8 @@ fn a_file_that_is_no_socket_is_left_alone() {
 
 #[test]
 fn sub_and_pub_say_what_to_do_when_nobody_listens() {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
-    for (command, url) in [("sub", format!("ws://{free}")), ("pub", format!("http://{free}"))] {
+    let unused = Unused::port();
+    for (command, url) in [("sub", format!("ws://{}", unused.address)), ("pub", format!("http://{}", unused.address))] {
         let mut arguments = vec![command, "lobby"];
         if command == "pub" {
             arguments.push("hello");

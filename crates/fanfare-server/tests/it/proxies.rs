@@ -184,8 +184,8 @@ async fn a_header_of_the_proxy_protocol_may_come_in_any_pieces() {
 
 #[tokio::test]
 async fn where_the_proxy_protocol_is_required_nothing_else_comes_in() {
-    let node =
-        TestNode::dev("[limits]\nhandshake_ms_max = 300\n[proxy]\ntrusted = [\"127.0.0.2\"]\nprotocol = \"required\"");
+    let required = "[proxy]\ntrusted = [\"127.0.0.2\"]\nprotocol = \"required\"";
+    let node = TestNode::dev(required);
     expect_refusal(knock(PROXY, &node, b"", &forwarded("198.51.100.1")).await, 400, "proxy_header").await;
     for malformed in
         [&b"PROXY TCP4 198.51.100.1\r\n"[..], &version_2(0x21, 0x11, &[0; 11]), &version_2(0x31, 0x11, &[0; 12])]
@@ -195,12 +195,13 @@ async fn where_the_proxy_protocol_is_required_nothing_else_comes_in() {
     let mut stranger = from(CLIENT, node.clients).await;
     stranger.answer().await.expect_problem(403, "proxy_untrusted");
     // One that does not come to its end is not waited for.
-    let mut slow = from(PROXY, node.clients).await;
+    let hasty = TestNode::dev(&format!("limits.handshake_ms_max = 300\n{required}"));
+    let mut slow = from(PROXY, hasty.clients).await;
     slow.send(b"PROXY TCP4 198.51").await;
     slow.end().await;
     for (result, count) in [("missing", 1.0), ("malformed", 3.0), ("untrusted", 1.0), ("named", 0.0)] {
         assert_eq!(node.metric(&format!("fanfare_via_proxy_total{{result=\"{result}\"}}")).await, count, "{result}");
     }
     // The admin listener is the operator's: nobody stands before it.
-    assert_eq!(crate::support::request(node.admin, "GET", "/readyz", &[], "").await.status, 200);
+    node.wait_until_ready().await;
 }

@@ -9,12 +9,13 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::process::Process;
+use crate::process::{NO_PINGS, Process};
 use crate::support::{Client, Raw, TestNode, frame, within};
 
 /// `fanfare dev` with one shard, in a process of its own that can be stopped.
 fn stoppable() -> (Process, SocketAddr) {
-    let dev = Process::fanfare(&["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"], &[]);
+    let dev =
+        Process::fanfare(&["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"], &[NO_PINGS]);
     let page = dev.out.wait_for(&["page ", "http://"]);
     let clients = page.split_once("http://").expect("an address").1.trim_end_matches('/').parse().expect("an address");
     (dev, clients)

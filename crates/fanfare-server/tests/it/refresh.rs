@@ -37,16 +37,16 @@ async fn refresh(client: &mut Client, token: &str) -> Value {
 #[tokio::test]
 async fn a_new_token_extends_the_life_and_brings_its_rights() {
     let node = TestNode::serve(CONFIG);
-    let mut client = connect(&node, &token(Some("ann"), Some(60), &[RoomRight::Subscribe])).await;
+    let mut client = connect(&node, &token(Some("ann"), Some(600), &[RoomRight::Subscribe])).await;
     client.subscribe("staff:1").await;
     let publish = json!({"name": "publish", "room": "staff:1", "message": 1});
     assert_eq!(client.ask(publish.clone()).await["code"], "not_allowed");
 
     let both = [RoomRight::Subscribe, RoomRight::Publish];
     let refreshed = refresh(&mut client, &token(Some("ann"), Some(3_600), &both)).await;
-    // A second may begin between minting and checking.
+    // Some seconds may begin between minting and checking.
     let life = refreshed["expires_in"].as_u64().expect("seconds");
-    assert!((3_599..=3_600).contains(&life), "{refreshed}");
+    assert!((3_540..=3_600).contains(&life), "{refreshed}");
     assert_eq!((&refreshed["name"], &refreshed["id"]), (&json!("refreshed"), &json!("r")));
     assert_eq!(client.ask(publish).await, json!({"name": "message", "message": 1, "room": "staff:1", "user": "ann"}));
     // One without an end says nothing about one.
@@ -57,12 +57,12 @@ async fn a_new_token_extends_the_life_and_brings_its_rights() {
 #[tokio::test]
 async fn a_token_that_does_not_hold_or_is_anothers_changes_nothing() {
     let node = TestNode::serve(CONFIG);
-    let mut client = connect(&node, &token(Some("ann"), Some(60), &[RoomRight::Subscribe])).await;
+    let mut client = connect(&node, &token(Some("ann"), Some(600), &[RoomRight::Subscribe])).await;
     client.subscribe("staff:1").await;
     for (bad, why) in [
         (token(Some("ann"), Some(-60), &[]), "token expired"),
-        (token(Some("bob"), Some(60), &[]), "token is of another user; connect with it instead"),
-        (token(None, Some(60), &[]), "token is of another user; connect with it instead"),
+        (token(Some("bob"), Some(600), &[]), "token is of another user; connect with it instead"),
+        (token(None, Some(600), &[]), "token is of another user; connect with it instead"),
         ("a.b.c".to_owned(), "token malformed"),
         (String::new(), "token malformed"),
         ("x".repeat(9_000), "token too long"),
@@ -77,27 +77,27 @@ async fn a_token_that_does_not_hold_or_is_anothers_changes_nothing() {
     // Who came without a token has none to replace, and costs no check.
     let mut nobody = node.connect("/ws").await;
     nobody.event("welcome").await;
-    let refused = refresh(&mut nobody, &token(None, Some(60), &[])).await;
+    let refused = refresh(&mut nobody, &token(None, Some(600), &[])).await;
     assert_eq!(refused["message"], "this connection came without a token; connect with one");
 }
 
 #[tokio::test]
 async fn refreshes_are_bounded() {
     let node = TestNode::serve(CONFIG);
-    let mut client = connect(&node, &token(Some("ann"), Some(60), &[])).await;
+    let mut client = connect(&node, &token(Some("ann"), Some(600), &[])).await;
     for _ in 0..10 {
         assert_eq!(refresh(&mut client, "a.b.c").await["code"], "token_refused");
     }
     // A good one neither, and nothing is lost by that.
-    assert_eq!(refresh(&mut client, &token(Some("ann"), Some(60), &[])).await["code"], "limit_reached");
+    assert_eq!(refresh(&mut client, &token(Some("ann"), Some(600), &[])).await["code"], "limit_reached");
     client.expect_nothing().await;
 }
 
 #[tokio::test]
 async fn rooms_that_the_new_token_does_not_open_are_left() {
     let node = TestNode::serve(CONFIG);
-    let all = token(Some("ann"), Some(60), &[RoomRight::Subscribe]);
-    let none = token(Some("ann"), Some(60), &[]);
+    let all = token(Some("ann"), Some(600), &[RoomRight::Subscribe]);
+    let none = token(Some("ann"), Some(600), &[]);
     let mut client = connect(&node, &all).await;
     client.subscribe("lobby").await;
     client.subscribe("staff:1").await;
@@ -113,7 +113,8 @@ async fn rooms_that_the_new_token_does_not_open_are_left() {
 #[tokio::test]
 async fn the_end_is_announced_and_a_refresh_puts_it_off() {
     let node = TestNode::serve(CONFIG);
-    let short = || token(Some("ann"), Some(2), &[RoomRight::Subscribe]);
+    // Time enough to come in with it, on a busy machine too: who is later has the skew of clocks, half a minute.
+    let short = || token(Some("ann"), Some(5), &[RoomRight::Subscribe]);
     let mut stays = connect(&node, &short()).await;
     let mut goes = connect(&node, &short()).await;
     let mut one_room = node.enter("staff:1", &format!("?token={}", short())).await;
@@ -122,15 +123,15 @@ async fn the_end_is_announced_and_a_refresh_puts_it_off() {
     for client in [&mut stays, &mut goes, &mut one_room] {
         let warning = client.event("expires").await;
         let left = warning["expires_in"].as_u64().expect("seconds");
-        assert!((1..=2).contains(&left), "{warning}");
+        assert!((1..=5).contains(&left), "{warning}");
     }
-    let refreshed = refresh(&mut stays, &token(Some("ann"), Some(60), &[])).await;
+    let refreshed = refresh(&mut stays, &token(Some("ann"), Some(600), &[])).await;
     assert_eq!(refreshed["name"], "refreshed");
     for client in [&mut goes, &mut one_room, &mut text] {
         // Once, and in the text dialect not at all.
         assert_eq!(client.closed().await, (4401, "token expired, connect with a new one".to_owned()));
     }
-    assert!(begun.elapsed() < Duration::from_secs(3), "it ends when it says, and not after the skew of clocks");
+    assert!(begun.elapsed() < Duration::from_secs(25), "it ends when it says, and not after the skew of clocks");
     stays.expect_nothing().await;
     assert_eq!(node.metric("fanfare_closes_total{reason=\"token_expired\"}").await, 3.0);
 }

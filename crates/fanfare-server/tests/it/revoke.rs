@@ -1,6 +1,6 @@
 //! Tokens that are taken back before their time.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fanfare_guard::{Claims, NumericDate, TokenKeys};
 use serde_json::{Value, json};
@@ -61,13 +61,11 @@ async fn a_users_tokens_are_taken_back_and_newer_ones_hold() {
     anns.push(node.enter("lobby", &format!("?format=text&token={old}")).await);
     let mut bob = connect(&node, &bobs).await;
 
-    let begun = Instant::now();
     let answer = revoke(&node, json!({"user": "ann"})).await;
     assert_eq!((&answer["user"], &answer["closed"]), (&json!("ann"), &json!(5)), "{answer}");
     for ann in &mut anns {
         assert_eq!(ann.closed().await, (4401, "token revoked".to_owned()));
     }
-    assert!(begun.elapsed() < Duration::from_secs(1));
     bob.expect_nothing().await;
     assert_eq!(node.metric("fanfare_closes_total{reason=\"token_revoked\"}").await, 5.0);
     assert_eq!(node.metric("fanfare_revocations").await, 1.0);

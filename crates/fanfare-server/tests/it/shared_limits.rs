@@ -1,6 +1,8 @@
 //! Limits that several connections share, those of a user, of a room and of an address: who is beyond is refused with a reason, others are
 //! not, and where limits are only observed all pass and are counted.
 
+use std::time::Instant;
+
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
@@ -65,11 +67,14 @@ async fn burst(raw: &mut Raw, messages: usize) {
 
 #[tokio::test]
 async fn a_user_may_not_send_too_fast_by_sending_from_many_connections() {
-    const EACH: usize = 40;
-    let node = TestNode::dev("shards = 2\n[limits]\nmessages_per_second_per_user_max = 50");
+    // So many that it would take half a minute to be let send them.
+    const CONNECTIONS: usize = 30;
+    const EACH: usize = 5;
+    const MAX: usize = 5;
+    let node = TestNode::dev("shards = 2\n[limits]\nmessages_per_second_per_user_max = 5");
     let token = node.guest("ann").await;
     let mut own = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..CONNECTIONS {
         let mut raw = node.upgrade(&format!("/ws?token={token}")).await;
         assert!(raw.frame().await.text().contains("welcome"));
         own.push(raw);
@@ -77,6 +82,7 @@ async fn a_user_may_not_send_too_fast_by_sending_from_many_connections() {
     let mut bob = node.connect("/ws?name=bob").await;
     bob.event("welcome").await;
     let before = node.metric("fanfare_received_total").await;
+    let begun = Instant::now();
     // Each alone is within the bound; together they are not.
     for raw in &mut own {
         burst(raw, EACH).await;
@@ -95,11 +101,12 @@ async fn a_user_may_not_send_too_fast_by_sending_from_many_connections() {
             answered += 1;
         }
     }
-    // Fifty at once, and some more if it took a part of a second.
-    assert!(closed >= 1 && answered >= EACH, "{closed} {answered}");
+    // Five at once, and five more for each second it took.
+    let most = MAX + begun.elapsed().as_secs() as usize * MAX + MAX;
+    assert!(closed >= 1 && (MAX..=most).contains(&answered), "{closed} {answered}");
     node.wait_for_metric("fanfare_closes_total{reason=\"user_too_fast\"}", f64::from(closed)).await;
     let received = node.metric("fanfare_received_total").await - before;
-    assert!(received >= 50.0, "{received}");
+    assert!(received >= MAX as f64, "{received}");
     assert_eq!(beyond(&node, "messages_per_second_per_user_max").await, (f64::from(closed), 0.0));
     bob.expect_nothing().await;
 }
@@ -109,12 +116,13 @@ async fn observed_messages_of_a_user_pass_and_are_counted() {
     let node = TestNode::dev("[limits]\nmessages_per_second_per_user_max = 2\nmode = \"observe\"");
     let mut raw = node.upgrade("/ws?name=ann").await;
     assert!(raw.frame().await.text().contains("welcome"));
-    burst(&mut raw, 20).await;
-    for _ in 0..20 {
+    burst(&mut raw, 200).await;
+    for _ in 0..200 {
         assert_eq!(raw.frame().await.text(), r#"{"name":"pong","id":1}"#);
     }
+    // Two at once, and two more for each second it took: never a minute.
     let (refused, let_pass) = beyond(&node, "messages_per_second_per_user_max").await;
-    assert!(refused == 0.0 && (10.0..=18.0).contains(&let_pass), "{let_pass}");
+    assert!(refused == 0.0 && (70.0..=198.0).contains(&let_pass), "{let_pass}");
 }
 
 #[tokio::test]
@@ -168,7 +176,7 @@ async fn a_room_takes_no_more_than_its_rate_from_all_who_publish() {
     publisher.event("welcome").await;
     let mut told = Vec::new();
     let mut refused = 0;
-    for n in 0..40 {
+    for n in 0..80 {
         if n % 2 == 0 {
             let answer = request(node.admin, "POST", "/api/publish", &[], &body(n)).await;
             if answer.status == 429 {
@@ -195,14 +203,16 @@ async fn a_room_takes_no_more_than_its_rate_from_all_who_publish() {
         assert_eq!(reader.event("message").await["message"], n, "what was taken was told, and nothing else");
     }
     // An entry of a batch is refused in its place; another room is not slowed.
-    let entries: Vec<_> = (0..5).map(|n| json!({"room": "calm:b", "message": n})).collect();
-    let receipts =
-        request(node.admin, "POST", "/api/batch", &[], &json!({"publish": entries}).to_string()).await.json();
-    assert_eq!(receipts["receipts"][2]["offset"], 3, "{receipts}");
-    assert_eq!(receipts["receipts"][4]["error"]["code"], "messages_per_second_max", "{receipts}");
+    let entries: Vec<_> = (0..300).map(|n| json!({"room": "calm:b", "message": n})).collect();
+    let answer = request(node.admin, "POST", "/api/batch", &[], &json!({"publish": entries}).to_string()).await.json();
+    let receipts = answer["receipts"].as_array().expect("receipts");
+    assert_eq!((receipts.len(), &receipts[2]["offset"]), (300, &json!(3)), "{answer}");
+    let refused: Vec<_> = receipts.iter().filter(|receipt| receipt["offset"].is_null()).collect();
+    assert!(!refused.is_empty(), "{answer}");
+    assert!(refused.iter().all(|receipt| receipt["error"]["code"] == "messages_per_second_max"), "{answer}");
     // The text dialect has no word for it: a message that vanished would be a lie.
     let mut text = node.enter("calm:c", "?format=text").await;
-    let all: Vec<u8> = (0..40).flat_map(|n| frame(0x81, n.to_string().as_bytes())).collect();
+    let all: Vec<u8> = (0..300).flat_map(|n| frame(0x81, n.to_string().as_bytes())).collect();
     within("the messages to be sent", text.socket.get_mut().write_all(&all)).await.expect("a socket");
     let closed = loop {
         match text.next().await {
@@ -219,12 +229,12 @@ async fn a_room_takes_no_more_than_its_rate_from_all_who_publish() {
 async fn observed_publications_pass_and_are_counted() {
     let node = TestNode::dev("namespaces.default.messages_per_second_max = 1\nlimits.mode = \"observe\"");
     let mut client = node.enter("a", "").await;
-    for n in 0..5 {
+    for n in 0..60 {
         client.say(json!({"name": "publish", "message": n})).await;
         assert_eq!(client.event("message").await["message"], n);
     }
     let (refused, let_pass) = beyond(&node, "namespaces.messages_per_second_max").await;
-    assert!(refused == 0.0 && (1.0..=4.0).contains(&let_pass), "{let_pass}");
+    assert!(refused == 0.0 && (1.0..=59.0).contains(&let_pass), "{let_pass}");
 }
 
 #[tokio::test]
@@ -248,7 +258,9 @@ async fn knock(node: &TestNode, path: &str, more: &str) -> Raw {
 async fn an_address_may_not_connect_too_often() {
     let node = TestNode::dev("[limits]\nhandshakes_per_second_per_ip_max = 4");
     let mut refused = 0;
-    for n in 0..12 {
+    // So many that it would take a quarter of a minute to be let in with all.
+    const KNOCKS: usize = 64;
+    for n in 0..KNOCKS {
         let mut raw = knock(&node, "/ws", "").await;
         let head = raw.head().await;
         if head.status == 101 {
@@ -261,7 +273,7 @@ async fn an_address_may_not_connect_too_often() {
         assert_eq!(answer.header("retry-after"), Some("1"));
         refused += 1;
     }
-    assert!((1..=8).contains(&refused), "{refused}");
+    assert!((1..=KNOCKS as u32 - 4).contains(&refused), "{refused}");
     assert_eq!(beyond(&node, "handshakes_per_second_per_ip_max").await, (f64::from(refused), 0.0));
     // Patience helps.
     wait_until("another to be let in", async || knock(&node, "/ws", "").await.head().await.status == 101).await;
@@ -276,7 +288,7 @@ async fn clients_behind_a_proxy_come_too_often_each_for_himself() {
     }
     let again = "X-Forwarded-For: 198.51.100.6\r\n";
     let mut statuses = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..20 {
         statuses.push(knock(&node, "/ws", again).await.head().await.status);
     }
     assert!(statuses.contains(&429), "{statuses:?}");
@@ -288,9 +300,9 @@ async fn clients_behind_a_proxy_come_too_often_each_for_himself() {
 async fn observed_handshakes_pass_and_are_counted() {
     let node = TestNode::dev("[limits]\nhandshakes_per_second_per_ip_max = 1\nmode = \"observe\"");
     let mut clients: Vec<Client> = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..30 {
         clients.push(node.connect("/ws").await);
     }
     let (refused, let_pass) = beyond(&node, "handshakes_per_second_per_ip_max").await;
-    assert!(refused == 0.0 && (1.0..=4.0).contains(&let_pass), "{let_pass}");
+    assert!(refused == 0.0 && (1.0..=29.0).contains(&let_pass), "{let_pass}");
 }

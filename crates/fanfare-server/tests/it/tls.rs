@@ -267,7 +267,7 @@ async fn a_reload_shows_the_new_certificate_and_drops_nobody() {
 #[tokio::test]
 async fn what_is_no_tls_gets_a_clear_end() {
     let pair = Pair::new();
-    let node = TestNode::dev(&pair.toml("[limits]\nhandshake_ms_max = 400"));
+    let node = TestNode::dev(&pair.toml(""));
     let mut plain = node.raw().await;
     plain.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     plain.answer().await.expect_problem(400, "tls_required");
@@ -276,15 +276,20 @@ async fn what_is_no_tls_gets_a_clear_end() {
     broken.send(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0xff]).await;
     let alert = broken.rest().await;
     assert_eq!(alert.first(), Some(&0x15), "an alert of TLS: {alert:?}");
-    let mut slow = node.raw().await;
-    slow.send(&[0x16, 3, 1]).await;
-    slow.end().await;
-    // The handshake alone is no request: the same time is for both.
-    let mut silent = pair.connect(node.clients, &[&TLS13]).await.expect("TLS");
-    within("the end", async { while silent.read_u8().await.is_ok() {} }).await;
     node.wait_for_metric("fanfare_tls_handshakes_total{result=\"not_tls\"}", 1.0).await;
-    node.wait_for_metric("fanfare_tls_handshakes_total{result=\"failed\"}", 2.0).await;
-    assert_eq!(node.metric("fanfare_connections").await, 0.0);
+    node.wait_for_metric("fanfare_tls_handshakes_total{result=\"failed\"}", 1.0).await;
+    // Time enough for a handshake of TLS on a busy machine.
+    let hasty = TestNode::dev(&pair.toml("[limits]\nhandshake_ms_max = 2000"));
+    let mut slow = hasty.raw().await;
+    slow.send(&[0x16, 3, 1]).await;
+    // The handshake alone is no request: the same time is for both.
+    let mut silent = pair.connect(hasty.clients, &[&TLS13]).await.expect("TLS");
+    slow.end().await;
+    within("the end", async { while silent.read_u8().await.is_ok() {} }).await;
+    hasty.wait_for_metric("fanfare_tls_handshakes_total{result=\"failed\"}", 1.0).await;
+    for node in [&node, &hasty] {
+        assert_eq!(node.metric("fanfare_connections").await, 0.0);
+    }
 }
 
 #[tokio::test]

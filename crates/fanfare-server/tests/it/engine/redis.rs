@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 use crate::authority::Authority;
 use crate::support::{wait_until, within};
 
-/// A Redis on a socket in a folder of its own, which writes down what it is told before it answers.
+/// A Redis on a socket in a folder of its own, which writes down what it is told before it answers. It waits for no disk: what was written
+/// outlives the process, and that is all these tests end.
 pub(crate) struct Redis {
     folder: TempDir,
     process: Option<Child>,
@@ -69,7 +70,7 @@ impl Redis {
         let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let mut command = Command::new(&program);
         let socket = self.socket();
-        command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--unixsocket"]);
+        command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "no", "--unixsocket"]);
         command.arg(&socket).arg("--dir").arg(self.folder.path()).args(&self.more);
         command.stdout(Stdio::null()).stdin(Stdio::null());
         let child = command.spawn().unwrap_or_else(|error| {
@@ -180,8 +181,10 @@ impl Wire {
 /// The configuration of an engine on this socket.
 pub(crate) fn over(socket: &Path, more: &str) -> String {
     format!(
-        "[engine]\nkind = \"redis\"\nurl = \"unix://{}\"\n{more}\n[namespaces.default]\nhistory_size = 1000\n\
+        "[engine]\nkind = \"redis\"\nurl = \"unix://{}\"\n{}\n[namespaces.default]\nhistory_size = 1000\n\
          [namespaces.plain]\nhistory_size = 0\n[rooms]\nreap_ms = 50\n",
-        socket.display()
+        socket.display(),
+        // As long as a Redis may take to start on any machine; a test that waits for the end of it says how long.
+        if more.contains("timeout_ms") { more.to_owned() } else { format!("timeout_ms = 60000\n{more}") },
     )
 }
