@@ -43,11 +43,12 @@ fn list(file: &[u8], text: String) {
         let line = line.trim();
         let word = line.strip_prefix('*').unwrap_or(line);
         let word = word.strip_suffix('*').unwrap_or(word);
-        // More than eight signs in a row end a word, and what follows stands by itself.
-        let mut gap = 0;
+        // More than eight blanks in a row end a word of an unspaced script, and what follows stands by itself.
+        let mut blanks = 0;
         let is_gappy = word.chars().any(|c| {
-            gap = if c.is_alphanumeric() { 0 } else { gap + 1 };
-            gap > 8
+            let is_mark = c.is_ascii_punctuation() && !",!?;:'".contains(c);
+            blanks = if c.is_alphanumeric() { 0 } else { blanks + u32::from(!is_mark) };
+            blanks > 8
         });
         if !line.is_empty() && !line.starts_with('#') && !is_gappy {
             assert!(
