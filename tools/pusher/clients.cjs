@@ -71,6 +71,26 @@ const tests = {
     await server.trigger("private-office", "second", "2");
     await Promise.all([forAda, forBea]);
   },
+  async "members of a presence channel know each other"() {
+    const [ada, bea] = [client({ user: "ada" }), client({ user: "bea" })];
+    await subscribed(ada, "presence-office");
+    const room = ada.channel("presence-office");
+    assert.deepEqual([room.members.count, room.members.me.id, room.members.me.info], [1, "ada", { name: "ADA" }]);
+    const came = event(room, "pusher:member_added");
+    const [members] = await subscribed(bea, "presence-office");
+    assert.equal(members.count, 2);
+    assert.deepEqual(members.get("ada").info, { name: "ADA" });
+    assert.deepEqual((await came)[0], { id: "bea", info: { name: "BEA" } });
+    const heard = event(room, "client-wave");
+    assert.ok(bea.channel("presence-office").trigger("client-wave", { to: "ada" }));
+    assert.deepEqual(await heard, [{ to: "ada" }, { user_id: "bea" }]);
+    const users = await server.get({ path: "/channels/presence-office/users" });
+    assert.deepEqual(await users.json(), { users: [{ id: "ada" }, { id: "bea" }] });
+    const went = event(room, "pusher:member_removed");
+    bea.disconnect();
+    assert.equal((await went)[0].id, "bea");
+    assert.equal(room.members.count, 1);
+  },
   async "a wrong signature is told to the channel"() {
     const pusher = client({ wrong: true });
     const [error] = await event(pusher.subscribe("private-office"), "pusher:subscription_error");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -89,6 +90,8 @@ pub enum RoomEvent {
     Message(RoomName, Published),
     /// A user came.
     Joined(RoomName, Option<UserName>),
+    /// The same of a member of an application's channel, with what the application says of the user: JSON as text.
+    MemberJoined(RoomName, UserName, Arc<str>),
     /// A user said it goes, or went.
     Left(RoomName, Option<UserName>),
     /// The room was closed for all; nothing follows.
@@ -100,7 +103,11 @@ impl RoomEvent {
     #[must_use]
     pub fn room(&self) -> &RoomName {
         match self {
-            Self::Message(room, _) | Self::Joined(room, _) | Self::Left(room, _) | Self::RoomClosed(room) => room,
+            Self::Message(room, _)
+            | Self::Joined(room, _)
+            | Self::MemberJoined(room, ..)
+            | Self::Left(room, _)
+            | Self::RoomClosed(room) => room,
         }
     }
 }

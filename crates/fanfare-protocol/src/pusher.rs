@@ -4,12 +4,14 @@
 //! A channel is a room: its application's namespace, a colon, and the channel's name.
 
 mod command;
+mod member;
 mod reply;
 
 use crate::{NameError, RoomName};
 
 pub use command::PusherCommand;
 pub(crate) use command::action;
+pub use member::{MemberData, USER_ID_CHARS_MAX, snapshot};
 pub use reply::{ChannelRefusal, PusherReply};
 
 /// Longest name of an event, characters.
@@ -23,6 +25,9 @@ const RESERVED: [&str; 2] = ["pusher:", "pusher_internal:"];
 
 /// What a client's own events begin with.
 pub const CLIENT_PREFIX: &str = "client-";
+
+/// What names of channels begin with whose members are known.
+pub(crate) const PRESENCE_PREFIX: &str = "presence-";
 
 /// Whether backends may give an event this name.
 ///
@@ -69,7 +74,7 @@ impl<'a> ChannelName<'a> {
     /// Its members are known by name, and told to each other.
     #[must_use]
     pub fn is_presence(self) -> bool {
-        self.0.starts_with("presence-")
+        self.0.starts_with(PRESENCE_PREFIX)
     }
 
     /// Who subscribes must bring the application's word for it; who is subscribed may publish client events.
@@ -96,7 +101,7 @@ impl<'a> ChannelName<'a> {
 
 /// Whether a channel of this name is private, for its members alone.
 fn needs_auth(name: &str) -> bool {
-    name.starts_with("private-") || name.starts_with("presence-")
+    name.starts_with("private-") || name.starts_with(PRESENCE_PREFIX)
 }
 
 /// The channel that a room is: what stands behind its namespace.
@@ -109,6 +114,12 @@ pub(crate) fn channel_of(room: &RoomName) -> &str {
 #[must_use]
 pub fn is_private_room(room: &RoomName) -> bool {
     needs_auth(channel_of(room))
+}
+
+/// Whether a room of an application's namespace is a channel whose members are known.
+#[must_use]
+pub fn is_presence_room(room: &RoomName) -> bool {
+    channel_of(room).starts_with(PRESENCE_PREFIX)
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl Encode for Said {
     fn payload_bytes(&self) -> usize {
         match &self.event {
             RoomEvent::Message(_, published) => published.payload.len(),
-            RoomEvent::Joined(..) | RoomEvent::Left(..) | RoomEvent::RoomClosed(_) => 0,
+            RoomEvent::Joined(..) | RoomEvent::MemberJoined(..) | RoomEvent::Left(..) | RoomEvent::RoomClosed(_) => 0,
         }
     }
 

@@ -38,7 +38,8 @@ pub use history::{HistoryLimits, KEPT_OVERHEAD_BYTES, Kept, Missed, Page, PageQu
 pub use item::{Item, Said};
 pub use outgoing::{Outgoing, OutgoingFull, OutgoingLimits, Overdue};
 pub use registry::{
-    Absence, Draft, JoinError, Joined, PublishError, Receipted, Registry, RegistryLimits, RegistryStats, Stamped,
+    Absence, Draft, JoinError, Joined, Members, NewMember, PublishError, Receipted, Registry, RegistryLimits,
+    RegistryStats, Stamped,
 };
 pub use relay::{Act, Applied, Entry, Post, RelayNode, RelayStats};
 pub use room::{Presence, Room, RoomBounds, RoomInfo, RoomOptions};

@@ -7,7 +7,7 @@ mod publish;
 mod recovery;
 mod shared;
 
-pub use join::{Absence, JoinError, Joined};
+pub use join::{Absence, JoinError, Joined, Members, NewMember};
 pub use publish::{Draft, PublishError, Receipted};
 pub use shared::Stamped;
 

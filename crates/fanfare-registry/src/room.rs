@@ -92,6 +92,8 @@ pub(crate) struct Member {
     subscribers: u32,
     /// Number of his last absence.
     absence: u64,
+    /// What an application says of him. In a box: most rooms have no such members.
+    info: Option<Box<Arc<str>>>,
 }
 
 /// How somebody left a room.
@@ -205,6 +207,12 @@ impl Room {
         Presence { count, members, has_more: behind.next().is_some() }
     }
 
+    /// Users in it, where they are counted.
+    #[must_use]
+    pub fn users(&self) -> Vec<UserName> {
+        self.state.lock().members.keys().cloned().collect()
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -258,8 +266,20 @@ impl State {
         self.audience[shard] += 1;
         self.occupancy += 1;
         let Some(user) = user.filter(|_| counts_users) else { return };
-        let member = self.members.entry(user.clone()).or_insert(Member { subscribers: 0, absence: 0 });
+        let member = self.members.entry(user.clone()).or_insert(Member { subscribers: 0, absence: 0, info: None });
         member.subscribers += 1;
+    }
+
+    /// Notes what an application says of a user who has entered, unless it has been said before: one user is one member.
+    pub(crate) fn describe(&mut self, user: &UserName, info: &Arc<str>) {
+        if let Some(member) = self.members.get_mut(user) {
+            member.info.get_or_insert_with(|| Box::new(info.clone()));
+        }
+    }
+
+    /// Users, each with what an application says of him.
+    pub(crate) fn described(&self) -> Vec<(UserName, Option<Arc<str>>)> {
+        self.members.iter().map(|(user, member)| (user.clone(), member.info.as_deref().cloned())).collect()
     }
 
     /// Counts one subscriber out. `may_return`: a user whose last it was stays a member until [`Self::miss`].

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fanfare_fanout::{Intake, IntakeLimits};
 use fanfare_protocol::{RoomEvent, RoomName, UserName};
-use fanfare_registry::{Absence, Item, Registry, RegistryLimits, Room, RoomOptions};
+use fanfare_registry::{Absence, Item, JoinError, NewMember, Registry, RegistryLimits, Room, RoomOptions};
 use parking_lot::Mutex;
 
 /// One shard for who listens, the others for who comes and goes.
@@ -47,6 +47,7 @@ fn heard(registry: &Registry<()>) -> Vec<String> {
         intake.release(1, 0);
         match &event.event {
             RoomEvent::Joined(_, user) => heard.push(format!("+{}", user.as_ref().expect("a user"))),
+            RoomEvent::MemberJoined(_, user, info) => heard.push(format!("+{user}={info}")),
             RoomEvent::Left(_, user) => heard.push(format!("-{}", user.as_ref().expect("a user"))),
             RoomEvent::Message(..) | RoomEvent::RoomClosed(_) => {}
         }
@@ -213,4 +214,36 @@ fn pages_follow_one_another_and_hold_everybody_once() {
     assert_eq!(room.presence("user 94", 10).members, []);
     assert_eq!(room.presence("user 940", 10).members, []);
     assert_eq!(room.presence("", 0).members, []);
+}
+
+/// What an application says of a member is told with him, to who is there and to who comes; and one user is one member, however many
+/// connections he has and however full it is.
+#[test]
+fn members_are_described_once_and_bounded_by_users() {
+    let registry = registry();
+    let name = RoomName::parse("shop:presence-a").expect("a valid name");
+    let _witness = join(&registry, &name, 0, None);
+    let (info, other): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
+    let enter = |n: usize, info: &Arc<str>| {
+        let user = user(n);
+        let member = NewMember { user: &user, info, members_max: 2 };
+        registry.join_as_member(&name, options(), 1, member, Duration::ZERO).map(|(joined, members)| {
+            let members: Vec<_> =
+                members.iter().map(|(user, info)| format!("{user}={}", info.as_deref().unwrap_or("-"))).collect();
+            (joined.room, members)
+        })
+    };
+    let (room, members) = enter(1, &info).expect("there is room");
+    assert_eq!((members, heard(&registry)), (vec!["user 01=1".to_owned()], vec!["+user 01=1".to_owned()]));
+    let (_, members) = enter(2, &other).expect("there is room");
+    assert_eq!(members, ["user 01=1", "user 02=2"]);
+    assert_eq!(enter(3, &info).err(), Some(JoinError::MembersMax));
+    let (_, members) = enter(1, &other).expect("who is there is not one more");
+    assert_eq!(members, ["user 01=1", "user 02=2"], "it has been said before");
+    assert_eq!(heard(&registry), ["+user 02=2"]);
+    registry.leave(&room, 1, Some(&user(1)), false);
+    assert_eq!((heard(&registry), room.users()), (vec![], vec![user(1), user(2)]));
+    registry.leave(&room, 1, Some(&user(1)), false);
+    assert_eq!(heard(&registry), ["-user 01"]);
+    assert!(enter(3, &info).is_ok());
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fanfare_guard::{Filter, NamespacePolicy, Ruling};
+use fanfare_protocol::pusher::is_presence_room;
 use fanfare_protocol::{HistoryPage, Past, PayloadRef, Rate, RoomName};
 use fanfare_registry::{HistoryLimits, Kept, Page, RoomBounds, RoomOptions};
 
@@ -19,9 +20,10 @@ impl Hub {
     #[must_use]
     pub fn room_options(&self, room: &RoomName) -> RoomOptions {
         let policy = self.policy(room);
+        let has_members = policy.has_channels && is_presence_room(room);
         RoomOptions {
-            presence: policy.presence,
-            join_leave: policy.join_leave,
+            presence: policy.presence || has_members,
+            join_leave: policy.join_leave || has_members,
             offsets: policy.history_size > 0,
             history: HistoryLimits {
                 messages_max: policy.history_size,

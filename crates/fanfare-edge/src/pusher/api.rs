@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fanfare_protocol::RoomName;
-use fanfare_protocol::pusher::ChannelName;
+use fanfare_protocol::pusher::{ChannelName, is_presence_room};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Map, Value, json};
@@ -191,11 +191,14 @@ impl Call<'_> {
     }
 
     fn users(self, name: &str) -> Result<Answer, Problem> {
-        let (channel, _) = self.room(name)?;
+        let (channel, room) = self.room(name)?;
         if !channel.is_presence() {
             return Err(bad_request("only presence channels have users"));
         }
-        Ok(answer_json(StatusCode::OK, &json!({ "users": [] })))
+        let room = self.hub.registry().get(&room);
+        let users = room.map(|room| room.users()).unwrap_or_default();
+        let users: Vec<_> = users.iter().map(|user| json!({ "id": user.as_str() })).collect();
+        Ok(answer_json(StatusCode::OK, &json!({ "users": users })))
     }
 
     /// A channel by its name, and the room that it is.
@@ -214,6 +217,10 @@ impl Call<'_> {
         let mut told = Map::new();
         if asked.subscription_count {
             told.insert("subscription_count".to_owned(), self.occupancy(room).into());
+        }
+        if asked.user_count && is_presence_room(room) {
+            let users = self.hub.registry().get(room).map_or(0, |room| room.users().len());
+            told.insert("user_count".to_owned(), users.into());
         }
         told
     }

@@ -36,6 +36,10 @@ pub struct PusherAppSettings {
     pub client_events_per_second_max: u32,
     /// Data of an event, bytes. Beyond: refused.
     pub event_bytes_max: usize,
+    /// Users in a presence channel. Beyond: refused, but for connections of those who are there.
+    pub presence_members_max: usize,
+    /// What is told of one of them, bytes. Beyond: refused.
+    pub user_info_bytes_max: usize,
     /// Connections at the same time; 0: no bound. Beyond: close 4100.
     pub connections_max: usize,
 }
@@ -170,6 +174,8 @@ mod tests {
             client_events: false,
             client_events_per_second_max: 0,
             event_bytes_max: 1,
+            presence_members_max: 1,
+            user_info_bytes_max: 1,
             connections_max: 2,
         };
         let pusher = PusherSettings::new(vec![settings], 120, [0; 32]);

@@ -26,7 +26,7 @@ use crate::observed::Limit;
 fn refusal(error: JoinError) -> ErrorCode {
     match error {
         JoinError::RoomsMax => ErrorCode::LimitReached,
-        JoinError::SubscribersMax => ErrorCode::RoomFull,
+        JoinError::SubscribersMax | JoinError::MembersMax => ErrorCode::RoomFull,
     }
 }
 
@@ -313,18 +313,28 @@ impl ShardLoop {
         user: Option<&UserName>,
         since: Option<Position>,
     ) -> Result<Joined, (ErrorCode, String)> {
-        let hub = self.hub.clone();
-        let (shard, now) = (self.index, self.now);
+        let (hub, shard, now) = (self.hub.clone(), self.index, self.now);
+        let take =
+            || hub.registry().rejoin(name, hub.room_options(name), shard, user, since, now).map(|joined| (joined, ()));
+        self.enter_by(lane, name, user, take).map(|(joined, ())| joined)
+    }
+
+    /// The same by a door of its own, which gives something else with the place.
+    pub(super) fn enter_by<T>(
+        &mut self,
+        lane: LaneId,
+        name: &RoomName,
+        user: Option<&UserName>,
+        take: impl Fn() -> Result<(Joined, T), JoinError>,
+    ) -> Result<(Joined, T), (ErrorCode, String)> {
+        let (hub, shard) = (self.hub.clone(), self.index);
         if !hub.knows_rooms() {
             return Err((ErrorCode::EngineAway, ENGINE_UNREAD.to_owned()));
         }
-        let joined = loop {
-            let joined = hub
-                .registry()
-                .rejoin(name, hub.room_options(name), shard, user, since, now)
-                .map_err(|error| (refusal(error), error.to_string()))?;
+        let (joined, more) = loop {
+            let (joined, more) = take().map_err(|error| (refusal(error), error.to_string()))?;
             if self.rooms.id_of(name).is_none_or(|known| known == joined.room.id()) {
-                break joined;
+                break (joined, more);
             }
             // A former life of the room still has members here. Its end is in the intake already, and is told before the next begins.
             hub.registry().leave(&joined.room, shard, user, false);
@@ -335,7 +345,7 @@ impl ShardLoop {
             }
         };
         self.rooms.entered(&joined.room, name);
-        Ok(joined)
+        Ok((joined, more))
     }
 
     /// The room of this name that the lane is in.
@@ -376,7 +386,11 @@ impl ShardLoop {
         if !was_member && !self.behind.remove(lane, room) {
             return;
         }
-        let user = self.connection(lane).and_then(|connection| connection.user().cloned());
+        let (user, parting) = match self.seats.get_mut(&lane.index) {
+            // Members of channels are known by what their application says, and have left when their connection has.
+            Some(seat) => (seat.leave(room), Parting::Unsaid),
+            None => (self.connection(lane).and_then(|connection| connection.user().cloned()), parting),
+        };
         if let Some(room) = self.rooms.left(room) {
             self.part(&room, user.as_ref(), parting);
         }

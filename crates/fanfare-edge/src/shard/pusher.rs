@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use fanfare_fanout::{Lane, LaneId};
+use fanfare_fanout::{Lane, LaneId, RoomId};
 use fanfare_guard::Bucket;
-use fanfare_protocol::pusher::{ChannelName, ChannelRefusal, PusherCommand, PusherReply};
-use fanfare_protocol::{CloseReason, ErrorCode, PayloadRef, ReplyId, RoomName};
-use fanfare_registry::Joined;
+use fanfare_protocol::pusher::{ChannelName, ChannelRefusal, MemberData, PusherCommand, PusherReply, snapshot};
+use fanfare_protocol::{CloseReason, ErrorCode, PayloadRef, ReplyId, RoomName, UserName};
+use fanfare_registry::{Joined, NewMember};
 
 use super::ShardLoop;
 use super::people::Parting;
@@ -23,6 +23,20 @@ pub(super) struct Seat {
     app: u32,
     /// Client events that it may still send, where that is bounded.
     client_events: Option<Bucket>,
+    /// Channels whose members are known, with the user that this connection is there. At most as many as it has rooms.
+    members: Vec<(RoomId, UserName)>,
+}
+
+impl Seat {
+    /// The connection leaves a room: as whom, where that is known.
+    pub(super) fn leave(&mut self, room: RoomId) -> Option<UserName> {
+        let place = self.members.iter().position(|(id, _)| *id == room)?;
+        Some(self.members.swap_remove(place).1)
+    }
+
+    fn member(&self, room: RoomId) -> Option<&UserName> {
+        self.members.iter().find(|(id, _)| *id == room).map(|(_, user)| user)
+    }
 }
 
 impl ShardLoop {
@@ -36,7 +50,7 @@ impl ShardLoop {
         };
         let rate = found.settings.client_events_per_second_max;
         let client_events = (rate > 0).then(|| Bucket::new(rate, rate));
-        self.seats.insert(lane.index, Box::new(Seat { place, app, client_events }));
+        self.seats.insert(lane.index, Box::new(Seat { place, app, client_events, members: Vec::new() }));
         let socket_id = pusher.socket_ids.of(app, ConnectionId { shard: self.index, lane });
         let activity_timeout_s = pusher.activity_timeout_s;
         self.tell_app(lane, &PusherReply::Established { socket_id: &socket_id, activity_timeout_s }, true);
@@ -78,8 +92,8 @@ impl ShardLoop {
     ) -> Result<(), (ChannelRefusal, String)> {
         let Some(app) = self.app_of(lane) else { return Ok(()) };
         let (name, room) = channel_and_room(&app, channel).map_err(|why| (ChannelRefusal::BadName, why))?;
-        if name.is_presence() || name.is_cache() {
-            let why = "presence and cache channels are not available on this node".to_owned();
+        if name.is_cache() {
+            let why = "cache channels are not available on this node".to_owned();
             return Err((ChannelRefusal::Unavailable, why));
         }
         if self.member_room(lane, &room).is_some() {
@@ -94,14 +108,41 @@ impl ShardLoop {
         if self.rooms_of(lane).len() >= max && !self.hub.lets_pass(Limit::Subscriptions) {
             return Err((ChannelRefusal::Limit, format!("this connection has {max} channels already")));
         }
-        let joined = self.enter(lane, &room, None, None).map_err(|(code, why)| match code {
+        let refused = |(code, why)| match code {
             ErrorCode::RoomFull | ErrorCode::LimitReached => (ChannelRefusal::Limit, why),
             _ => (ChannelRefusal::Unavailable, why),
-        })?;
+        };
+        let (joined, data) = if name.is_presence() {
+            let data = channel_data.unwrap_or_default();
+            let member =
+                MemberData::read(data, app.settings.user_info_bytes_max).map_err(|why| (ChannelRefusal::Auth, why))?;
+            self.enter_as_member(lane, &app, &room, member).map_err(refused)?
+        } else {
+            (self.enter(lane, &room, None, None).map_err(refused)?, "{}".to_owned())
+        };
         let Joined { room, missed, .. } = joined;
-        self.tell_app(lane, &PusherReply::Subscribed { channel, data: "{}" }, true);
+        self.tell_app(lane, &PusherReply::Subscribed { channel, data: &data }, true);
         self.replay_first(lane, &room, None, missed);
         Ok(())
+    }
+
+    /// Takes a place in a channel whose members are known; who they are then comes with it.
+    fn enter_as_member(
+        &mut self,
+        lane: LaneId,
+        app: &App,
+        room: &RoomName,
+        MemberData { user, info }: MemberData,
+    ) -> Result<(Joined, String), (ErrorCode, String)> {
+        let (hub, shard, now) = (self.hub.clone(), self.index, self.now);
+        let member = NewMember { user: &user, info: &info, members_max: app.settings.presence_members_max };
+        let take = || hub.registry().join_as_member(room, hub.room_options(room), shard, member, now);
+        let (joined, members) = self.enter_by(lane, room, Some(&user), take)?;
+        if let Some(seat) = self.seats.get_mut(&lane.index) {
+            seat.members.push((joined.room.id(), user));
+        }
+        let members = members.iter().map(|(user, info)| (user, info.as_deref()));
+        Ok((joined, snapshot(members)))
     }
 
     /// Whether the application lets this client in.
@@ -156,9 +197,9 @@ impl ShardLoop {
         if !name.needs_auth() {
             return refused(ErrorCode::NotAllowed, "client events need a private or presence channel");
         }
-        if self.member_room(lane, &room).is_none() {
+        let Some(id) = self.member_room(lane, &room) else {
             return refused(ErrorCode::NotSubscribed, &format!("subscribe to {channel} before saying something there"));
-        }
+        };
         let max = app.settings.event_bytes_max;
         if data.is_some_and(|data| data.len() > max) {
             return refused(ErrorCode::NotAllowed, &format!("the data of an event has at most {max} bytes"));
@@ -177,7 +218,8 @@ impl ShardLoop {
         }
         said.push(b'}');
         let said = String::from_utf8(said).expect("it was made of text");
-        self.publish_allowed(lane, room, None, PayloadRef::Json(&said), true, ReplyId(None));
+        let user = self.seats.get(&lane.index).and_then(|seat| seat.member(id)).cloned();
+        self.publish_allowed(lane, room, user, PayloadRef::Json(&said), true, ReplyId(None));
         Ok(())
     }
 

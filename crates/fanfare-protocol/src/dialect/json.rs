@@ -18,6 +18,7 @@ pub(super) fn encode_room_event(event: &RoomEvent, named: bool, out: &mut Vec<u8
             });
         }
         RoomEvent::Joined(room, user) => came_or_went("joined", room, user.as_ref(), named, out),
+        RoomEvent::MemberJoined(room, user, _) => came_or_went("joined", room, Some(user), named, out),
         RoomEvent::Left(room, user) => came_or_went("left", room, user.as_ref(), named, out),
         RoomEvent::RoomClosed(room) => {
             object("room_closed", object_length(named.then_some(room)), out, |fields| fields.room(named, room));

@@ -9,9 +9,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::json;
-use crate::pusher::{CLIENT_PREFIX, ChannelRefusal, PusherReply, channel_of, check_event_name};
+use crate::pusher::{CLIENT_PREFIX, ChannelRefusal, PRESENCE_PREFIX, PusherReply, channel_of, check_event_name};
 use crate::wire::{Opcode, frame_with};
-use crate::{ErrorCode, Event, Payload, Published, RoomEvent, RoomName};
+use crate::{ErrorCode, Event, Payload, Published, RoomEvent, RoomName, UserName};
 
 /// Name of the event that a publication is which has none of its own.
 const MESSAGE: &str = "message";
@@ -25,8 +25,10 @@ const TOO_FAST: u16 = 4301;
 pub(super) fn encode_room_event(event: &RoomEvent, out: &mut Vec<u8>) {
     match event {
         RoomEvent::Message(room, published) => message(room, published, out),
-        // Channels whose members are told of each other are not rooms of this kind.
-        RoomEvent::Joined(..) | RoomEvent::Left(..) => {}
+        RoomEvent::Joined(room, Some(user)) => member(room, "member_added", user, Some("null"), out),
+        RoomEvent::MemberJoined(room, user, info) => member(room, "member_added", user, Some(info), out),
+        RoomEvent::Left(room, Some(user)) => member(room, "member_removed", user, None, out),
+        RoomEvent::Joined(_, None) | RoomEvent::Left(_, None) => {}
         RoomEvent::RoomClosed(room) => {
             let error = "the channel was closed for all";
             PusherReply::NotSubscribed { channel: channel_of(room), refusal: ChannelRefusal::Closed, error }
@@ -41,6 +43,29 @@ pub(super) fn encode_event(event: &Event<'_>, out: &mut Vec<u8>) {
         let code = (*code == ErrorCode::TooFast).then_some(TOO_FAST);
         PusherReply::Error { code, message }.encode(out);
     }
+}
+
+/// Tells members of a presence channel who came or went; in others the dialect has no word for it.
+fn member(room: &RoomName, event: &str, user: &UserName, info: Option<&str>, out: &mut Vec<u8>) {
+    let channel = channel_of(room);
+    if !channel.starts_with(PRESENCE_PREFIX) {
+        return;
+    }
+    let mut data = br#"{"user_id":"#.to_vec();
+    json::string(user.as_str(), &mut data);
+    if let Some(info) = info {
+        data.extend_from_slice(br#","user_info":"#);
+        data.extend_from_slice(info.as_bytes());
+    }
+    data.push(b'}');
+    let data = String::from_utf8(data).expect("it was made of text");
+    frame_with(Opcode::Text, 64 + channel.len() + data.len(), out, |out| {
+        out.extend_from_slice(format!(r#"{{"event":"pusher_internal:{event}","channel":"#).as_bytes());
+        json::string(channel, out);
+        out.extend_from_slice(br#","data":"#);
+        json::string(&data, out);
+        out.push(b'}');
+    });
 }
 
 fn message(room: &RoomName, published: &Published, out: &mut Vec<u8>) {
@@ -74,7 +99,7 @@ fn message(room: &RoomName, published: &Published, out: &mut Vec<u8>) {
             None => {}
         }
         let speaker = published.user.as_ref().filter(|_| event.starts_with(CLIENT_PREFIX));
-        if let Some(user) = speaker.filter(|_| channel.starts_with("presence-")) {
+        if let Some(user) = speaker.filter(|_| channel.starts_with(PRESENCE_PREFIX)) {
             out.extend_from_slice(br#","user_id":"#);
             json::string(user.as_str(), out);
         }

@@ -39,7 +39,7 @@ pub fn close_event(reason: CloseReason, out: &mut Vec<u8>) {
 pub(super) fn encode_room_event(event: &RoomEvent, out: &mut Vec<u8>) {
     match event {
         RoomEvent::Message(_, published) => line(out, format_args!("id: {}", published.position)),
-        RoomEvent::Joined(..) => line(out, format_args!("event: joined")),
+        RoomEvent::Joined(..) | RoomEvent::MemberJoined(..) => line(out, format_args!("event: joined")),
         RoomEvent::Left(..) => line(out, format_args!("event: left")),
         RoomEvent::RoomClosed(_) => line(out, format_args!("event: room_closed")),
     }

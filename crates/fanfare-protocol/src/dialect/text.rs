@@ -12,7 +12,7 @@ pub(super) fn encode_room_event(event: &RoomEvent, out: &mut Vec<u8>) {
             Payload::Text(text) => frame(Opcode::Text, text, out),
             Payload::Binary(bytes) => frame(Opcode::Binary, bytes, out),
         },
-        RoomEvent::Joined(..) | RoomEvent::Left(..) | RoomEvent::RoomClosed(_) => {}
+        RoomEvent::Joined(..) | RoomEvent::MemberJoined(..) | RoomEvent::Left(..) | RoomEvent::RoomClosed(_) => {}
     }
 }
 

@@ -192,6 +192,58 @@ fn a_member_of_a_presence_channel_is_named_with_what_it_says() {
 }
 
 #[test]
+fn members_come_and_go_where_they_are_known() {
+    let told = |room: &str, event: fn(RoomName, UserName) -> RoomEvent| {
+        let mut out = Vec::new();
+        let user = UserName::parse("a\"da").expect("a user");
+        Variant::Pusher.encode(&event(RoomName::parse(room).expect("a room"), user), &mut out);
+        split_frame(&out).map(|(frame, _)| serde_json::from_slice::<Value>(frame.payload).expect("JSON"))
+    };
+    let event = |event: &str, data: &str| Some(json!({"event": event, "channel": "presence-a", "data": data}));
+    let (added, removed) = ("pusher_internal:member_added", "pusher_internal:member_removed");
+    let joined = |room, user| RoomEvent::Joined(room, Some(user));
+    let with_info = |room, user| RoomEvent::MemberJoined(room, user, r#"{"name":"Ada"}"#.into());
+    let left = |room, user| RoomEvent::Left(room, Some(user));
+    assert_eq!(told("shop:presence-a", joined), event(added, r#"{"user_id":"a\"da","user_info":null}"#));
+    assert_eq!(told("shop:presence-a", with_info), event(added, r#"{"user_id":"a\"da","user_info":{"name":"Ada"}}"#));
+    assert_eq!(told("shop:presence-a", left), event(removed, r#"{"user_id":"a\"da"}"#));
+    assert_eq!([told("shop:a", joined), told("shop:a", with_info), told("shop:a", left)], [None, None, None]);
+}
+
+#[test]
+fn who_a_member_is_the_application_says() {
+    let read = |data: &str| MemberData::read(data, 20).map(|data| (data.user.to_string(), data.info.to_string()));
+    let is = |user: &str, info: &str| Ok((user.to_owned(), info.to_owned()));
+    assert_eq!(read(r#"{"user_id":"ada","user_info":{"name": "Ada"}}"#), is("ada", r#"{"name": "Ada"}"#));
+    assert_eq!(read(r#"{"user_id":7}"#), is("7", "null"));
+    assert_eq!(read(r#"{"user_id":-1.5,"user_info":null,"x":1}"#), is("-1.5", "null"));
+    assert_eq!(read(&format!(r#"{{"user_id":"{}"}}"#, "x".repeat(128))), is(&"x".repeat(128), "null"));
+    for (data, naming) in [
+        ("", "an object"),
+        ("7", "an object"),
+        (r#"["ada"]"#, "an object"),
+        ("{", "not JSON"),
+        ("{}", "user_id is missing"),
+        (r#"{"user_id":null}"#, "user_id is missing"),
+        (r#"{"user_id":""}"#, "empty"),
+        (r#"{"user_id":true}"#, "a string or a number"),
+        (r#"{"user_id":{}}"#, "a string or a number"),
+        (r#"{"user_id":["a"]}"#, "a string or a number"),
+        (r#"{"user_id":"a\u0000b"}"#, "not allowed"),
+        (r#"{"user_id":"a","user_info":"0123456789012345678"}"#, "at most 20 bytes"),
+    ] {
+        let error = read(data).expect_err(data);
+        assert!(error.contains(naming) || (naming == "an object" && error.contains("JSON object")), "{data}: {error}");
+    }
+    assert!(read(&format!(r#"{{"user_id":"{}"}}"#, "x".repeat(129))).is_err());
+    let users: Vec<_> = ["ada", "b\"ea"].map(|user| UserName::parse(user).expect("a user")).into();
+    let all = snapshot(users.iter().zip([Some(r#"{"n":1}"#), None]));
+    let expected = json!({"presence": {"count": 2, "ids": ["ada", "b\"ea"], "hash": {"ada": {"n": 1}, "b\"ea": null}}});
+    assert_eq!(serde_json::from_str::<Value>(&all).expect("JSON"), expected);
+    assert_eq!(snapshot([].into_iter()), r#"{"presence":{"count":0,"ids":[],"hash":{}}}"#);
+}
+
+#[test]
 fn replies_are_what_the_clients_expect() {
     let check = |reply: PusherReply<'_>, expected: &str| {
         let mut out = Vec::new();

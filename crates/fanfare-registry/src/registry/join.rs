@@ -38,6 +38,31 @@ pub enum JoinError {
     /// The room has as many subscribers as it may have.
     #[error("this room has as many subscribers as it may have")]
     SubscribersMax,
+    /// The room has as many members as it may have.
+    #[error("this room has as many members as it may have")]
+    MembersMax,
+}
+
+/// All members of a room, each with what an application says of him.
+pub type Members = Vec<(UserName, Option<Arc<str>>)>;
+
+/// Who wants to be a member of an application's channel.
+#[derive(Debug, Clone, Copy)]
+pub struct NewMember<'a> {
+    /// The user.
+    pub user: &'a UserName,
+    /// What the application says of him: JSON as text.
+    pub info: &'a Arc<str>,
+    /// Users in the room at the same time.
+    pub members_max: usize,
+}
+
+/// Who enters a room.
+#[derive(Clone, Copy)]
+struct Newcomer<'a> {
+    user: Option<&'a UserName>,
+    info: Option<&'a Arc<str>>,
+    members_max: usize,
 }
 
 /// A user whose last connection in a room ended: he has left once [`Registry::miss`] finds him still away.
@@ -80,20 +105,67 @@ impl<O> Registry<O> {
         since: Option<Position>,
         now: Duration,
     ) -> Result<Joined, JoinError> {
+        self.enter(name, options, shard, Newcomer { user, info: None, members_max: usize::MAX }, since, now)
+            .map(|(joined, _)| joined)
+    }
+
+    /// The same for a member of an application's channel, of whom it says `info`. All members come with the place, this one among them:
+    /// who comes or goes afterwards is told in the room's order, so that applying it to them always gives the truth.
+    ///
+    /// # Errors
+    /// [`JoinError`]; a user who is a member already is not one too many.
+    pub fn join_as_member(
+        &self,
+        name: &RoomName,
+        options: RoomOptions,
+        shard: usize,
+        member: NewMember<'_>,
+        now: Duration,
+    ) -> Result<(Joined, Members), JoinError> {
+        let NewMember { user, info, members_max } = member;
+        self.enter(name, options, shard, Newcomer { user: Some(user), info: Some(info), members_max }, None, now)
+    }
+
+    fn enter(
+        &self,
+        name: &RoomName,
+        options: RoomOptions,
+        shard: usize,
+        newcomer: Newcomer<'_>,
+        since: Option<Position>,
+        now: Duration,
+    ) -> Result<(Joined, Members), JoinError> {
+        let Newcomer { user, info, members_max } = newcomer;
         self.in_room(name, options, now, |room, mut state| {
             let RoomBounds { subscribers_max, .. } = options.bounds;
             let is_full = subscribers_max > 0 && state.occupancy >= subscribers_max.into();
             if is_full && !self.lets_pass(&self.stats.beyond_subscribers) {
                 return Err(JoinError::SubscribersMax);
             }
+            let is_one_more = user.is_some_and(|user| !state.members.contains_key(user));
+            if is_one_more && state.members.len() >= members_max {
+                return Err(JoinError::MembersMax);
+            }
             let is_new_user = user.is_some_and(|user| room.options().join_leave && !state.members.contains_key(user));
             let mut woken = SmallVec::new();
             if is_new_user {
-                let event = RoomEvent::Joined(room.name().clone(), user.cloned());
+                let event = match (user, info) {
+                    (Some(user), Some(info)) => {
+                        RoomEvent::MemberJoined(room.name().clone(), user.clone(), info.clone())
+                    }
+                    _ => RoomEvent::Joined(room.name().clone(), user.cloned()),
+                };
                 woken = self.say(room, &mut state, event);
             }
             let options = room.options();
             state.enter(shard, user, options.presence || options.join_leave);
+            let members = match (user, info) {
+                (Some(user), Some(info)) => {
+                    state.describe(user, info);
+                    state.described()
+                }
+                _ => Members::new(),
+            };
             state.history.expire(now, &options.history, &self.keeping.budget);
             self.keeping.settle(room, &mut state);
             let (recovered, missed) = self.recover(room, &state, since);
@@ -108,7 +180,7 @@ impl<O> Registry<O> {
                 let counter = if recovered { &self.stats.recovered } else { &self.stats.unrecovered };
                 counter.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(joined)
+            Ok((joined, members))
         })
         .ok_or(JoinError::RoomsMax)?
     }

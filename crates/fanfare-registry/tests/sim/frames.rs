@@ -22,6 +22,7 @@ pub(crate) fn spell(event: &RoomEvent, variant: u8, out: &mut Vec<u8>) {
             let (Payload::Text(text) | Payload::Json(text) | Payload::Binary(text)) = &published.payload;
             write!(out, "[{room}|M|{offset}|{}]", String::from_utf8_lossy(text))
         }
+        RoomEvent::MemberJoined(..) => unreachable!("no application has rooms here"),
         RoomEvent::Joined(..) | RoomEvent::Left(..) if variant == PLAIN => Ok(()),
         RoomEvent::Joined(room, who) => write!(out, "[{room}|J|{}]", user(who)),
         RoomEvent::Left(room, who) => write!(out, "[{room}|L|{}]", user(who)),

@@ -3,5 +3,6 @@
 mod api;
 mod channels;
 mod connecting;
+mod presence;
 mod saying;
 mod support;

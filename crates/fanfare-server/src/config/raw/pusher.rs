@@ -12,7 +12,8 @@ section! {
         /// libraries; `key`, which clients bring; `secret`, which its backends sign with, never printed; `namespace`, of which its channels are
         /// the rooms (`pusher-` and the id if left out); `enabled` (true); `client_events` (false), whether clients may publish events to
         /// private and presence channels; `client_events_per_second_max` (10), of one connection; `event_bytes_max` (10240), the data of an event;
-        /// `connections_max` (0: off), of this application on this node.
+        /// `presence_members_max` (100), users in a presence channel; `user_info_bytes_max`
+        /// (1024), what is told of each; `connections_max` (0: off), of this application on this node.
         apps: Vec<PusherAppKeys> = Vec::new(),
         /// The silence after which clients ask whether anybody is there, milliseconds, told in whole seconds.
         activity_timeout_ms: u64 = 120_000,
@@ -31,6 +32,8 @@ pub(crate) struct PusherAppKeys {
     pub(crate) client_events: bool,
     pub(crate) client_events_per_second_max: u64,
     pub(crate) event_bytes_max: u64,
+    pub(crate) presence_members_max: u64,
+    pub(crate) user_info_bytes_max: u64,
     pub(crate) connections_max: u64,
 }
 
@@ -45,6 +48,8 @@ impl Default for PusherAppKeys {
             client_events: false,
             client_events_per_second_max: 10,
             event_bytes_max: 10_240,
+            presence_members_max: 100,
+            user_info_bytes_max: 1_024,
             connections_max: 0,
         }
     }
@@ -52,7 +57,7 @@ impl Default for PusherAppKeys {
 
 const LIST: &str = "a list of tables, such as [{ id = \"1\", key = \"app-key\", secret = \"app-secret\" }]";
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "id",
     "key",
     "secret",
@@ -61,6 +66,8 @@ const NAMES: [&str; 9] = [
     "client_events",
     "client_events_per_second_max",
     "event_bytes_max",
+    "presence_members_max",
+    "user_info_bytes_max",
     "connections_max",
 ];
 
@@ -84,6 +91,8 @@ impl PusherAppKeys {
                 "client_events" => take(&mut app.client_events, literal),
                 "client_events_per_second_max" => take(&mut app.client_events_per_second_max, literal),
                 "event_bytes_max" => take(&mut app.event_bytes_max, literal),
+                "presence_members_max" => take(&mut app.presence_members_max, literal),
+                "user_info_bytes_max" => take(&mut app.user_info_bytes_max, literal),
                 "connections_max" => take(&mut app.connections_max, literal),
                 other => {
                     let hint = nearest(other, NAMES.into_iter());
@@ -107,7 +116,8 @@ impl PusherAppKeys {
         let text = |text: &str| text.to_owned().render();
         format!(
             "{{ id = {}, key = {}, secret = {secret}, namespace = {}, enabled = {}, client_events = {}, \
-             client_events_per_second_max = {}, event_bytes_max = {}, connections_max = {} }}",
+             client_events_per_second_max = {}, event_bytes_max = {}, presence_members_max = {}, \
+             user_info_bytes_max = {}, connections_max = {} }}",
             text(&self.id),
             text(&self.key),
             text(&self.namespace()),
@@ -115,6 +125,8 @@ impl PusherAppKeys {
             self.client_events,
             self.client_events_per_second_max,
             self.event_bytes_max,
+            self.presence_members_max,
+            self.user_info_bytes_max,
             self.connections_max,
         )
     }

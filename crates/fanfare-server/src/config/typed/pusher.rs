@@ -51,6 +51,8 @@ impl Check {
             client_events: app.client_events,
             client_events_per_second_max: u32::try_from(app.client_events_per_second_max).unwrap_or(u32::MAX),
             event_bytes_max: usize::try_from(app.event_bytes_max.min(EVENT_BYTES_MAX)).unwrap_or(usize::MAX),
+            presence_members_max: usize::try_from(app.presence_members_max).unwrap_or(usize::MAX),
+            user_info_bytes_max: usize::try_from(app.user_info_bytes_max).unwrap_or(usize::MAX),
             connections_max: usize::try_from(app.connections_max).unwrap_or(usize::MAX),
         });
         let made: Vec<_> = made.collect();
@@ -76,8 +78,19 @@ impl Check {
             let max = RoomName::MADE_BYTES_MAX - 1 - ChannelName::BYTES_MAX;
             self.of_app(apps, index, &format!("needs a `namespace` of at most {max} bytes"));
         }
+        self.presence(apps, index, app);
         if !(1..=EVENT_BYTES_MAX).contains(&app.event_bytes_max) {
             self.of_app(apps, index, &format!("needs an `event_bytes_max` from 1 to {EVENT_BYTES_MAX}"));
+        }
+    }
+
+    /// A list of all members is one message: it must not become the largest of all.
+    fn presence(&mut self, apps: &Setting<Vec<PusherAppKeys>>, index: usize, app: &PusherAppKeys) {
+        if !(1..=10_000).contains(&app.presence_members_max) {
+            self.of_app(apps, index, "needs a `presence_members_max` from 1 to 10000");
+        }
+        if !(4..=65_536).contains(&app.user_info_bytes_max) {
+            self.of_app(apps, index, "needs a `user_info_bytes_max` from 4 to 65536");
         }
     }
 

@@ -1,0 +1,84 @@
+//! Members of presence channels: what an application says of them, and how all of them are told.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::UserName;
+use crate::depth::{JSON_DEPTH_MAX, nests_deeper};
+use crate::dialect::json_string;
+
+/// Longest id of a user, characters.
+pub const USER_ID_CHARS_MAX: usize = 128;
+
+/// Who a member is, in the application's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberData {
+    /// The user.
+    pub user: UserName,
+    /// What else is told of him: JSON as text.
+    pub info: Arc<str>,
+}
+
+impl MemberData {
+    /// Reads `channel_data`, whose signature holds. `info_bytes_max`: what may be told of a user.
+    ///
+    /// # Errors
+    /// For people: what is wrong with it.
+    pub fn read(channel_data: &str, info_bytes_max: usize) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Fields<'a> {
+            #[serde(borrow, default)]
+            user_id: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            user_info: Option<&'a RawValue>,
+        }
+        if !channel_data.trim_ascii_start().starts_with('{') {
+            return Err("channel_data must be a JSON object".to_owned());
+        }
+        let Fields { user_id, user_info } =
+            serde_json::from_str(channel_data).map_err(|error| format!("channel_data is not JSON: {error}"))?;
+        let user_id = user_id.ok_or("channel_data.user_id is missing")?.get();
+        let user = match user_id.as_bytes().first() {
+            Some(b'"') => serde_json::from_str(user_id).map_err(|error| format!("channel_data.user_id: {error}"))?,
+            // A number is its digits.
+            Some(b'-' | b'0'..=b'9') => user_id.to_owned(),
+            _ => return Err("channel_data.user_id must be a string or a number".to_owned()),
+        };
+        if user.chars().count() > USER_ID_CHARS_MAX {
+            return Err(format!("channel_data.user_id has at most {USER_ID_CHARS_MAX} characters"));
+        }
+        let user = UserName::parse(&user).map_err(|error| format!("channel_data.user_id: {error}"))?;
+        let info = user_info.map_or("null", RawValue::get);
+        if info.len() > info_bytes_max {
+            return Err(format!("channel_data.user_info has at most {info_bytes_max} bytes"));
+        }
+        if nests_deeper(info, JSON_DEPTH_MAX) {
+            return Err(format!("channel_data.user_info nests more than {JSON_DEPTH_MAX} levels deep"));
+        }
+        Ok(Self { user, info: info.into() })
+    }
+}
+
+/// All members of a channel, as a client is told them when it is one: JSON as text.
+pub fn snapshot<'a>(members: impl ExactSizeIterator<Item = (&'a UserName, Option<&'a str>)> + Clone) -> String {
+    let mut out = format!(r#"{{"presence":{{"count":{},"ids":["#, members.len()).into_bytes();
+    for (index, (user, _)) in members.clone().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json_string(user.as_str(), &mut out);
+    }
+    out.extend_from_slice(br#"],"hash":{"#);
+    for (index, (user, info)) in members.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json_string(user.as_str(), &mut out);
+        out.push(b':');
+        out.extend_from_slice(info.unwrap_or("null").as_bytes());
+    }
+    out.extend_from_slice(b"}}}");
+    String::from_utf8(out).expect("it was made of text")
+}
