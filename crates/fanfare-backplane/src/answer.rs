@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::cursor::Place;
 use crate::envelope;
+use crate::relay::Broken;
 
 /// Entries in one answer. Redis counts entries and not bytes: with messages of the default `message_bytes_max` it is 16 MiB at most.
 const READ_COUNT: usize = 256;
@@ -17,16 +18,10 @@ const READ_COUNT: usize = 256;
 /// Counters in one answer while all are read.
 const SCAN_COUNT: usize = 1_000;
 
-/// Why a connection is given up.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Broken {
-    #[error("{}{}", .0, hint(.0))]
-    Redis(#[from] RedisError),
-    #[error("what it answered is not understood")]
-    Answer,
-    /// Nothing is wrong with the connection; the log is not the one that was read any more.
-    #[error("{0}")]
-    Anew(&'static str),
+impl From<RedisError> for Broken {
+    fn from(error: RedisError) -> Self {
+        Self::Away(format!("{error}{}", hint(&error)).into())
+    }
 }
 
 /// What helps where TLS fails. The library keeps of that what it says only.

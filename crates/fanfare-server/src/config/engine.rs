@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fanfare_backplane::{RedisAddress, RedisSettings};
+use fanfare_backplane::{LogAddress, LogSettings, RedisAddress};
 use fanfare_client::Trust;
 
 use super::raw::{DEFAULT_NAMESPACE, Engine, EngineKind, Raw, key_path, namespace_path};
@@ -14,7 +14,7 @@ use super::{Config, Problem};
 const PREFIX_BYTES_MAX: usize = 100;
 
 /// A log that several nodes share; `None`: this node makes the order of its rooms itself.
-pub(super) fn redis(engine: &Engine, problems: &mut Vec<Problem>) -> Option<RedisSettings> {
+pub(super) fn log(engine: &Engine, problems: &mut Vec<Problem>) -> Option<LogSettings> {
     let mut complain = |origin, text| problems.push(Problem { origin: Some(origin), text });
     let url = engine.url.value.expose();
     match engine.kind.value {
@@ -63,8 +63,8 @@ pub(super) fn redis(engine: &Engine, problems: &mut Vec<Problem>) -> Option<Redi
         .map_err(|reason| complain(engine.url.origin.clone(), format!("`engine.url`: {reason}")));
     let address = vouched_for(address.ok()?, &engine.ca_file.value)
         .map_err(|reason| complain(later(&engine.url, &engine.ca_file), format!("`engine.ca_file`: {reason}")));
-    Some(RedisSettings {
-        address: address.ok()?,
+    Some(LogSettings {
+        address: LogAddress::Redis(address.ok()?),
         prefix: prefix.clone(),
         log_entries_max: engine.log_entries_max.value,
         timeout: Duration::from_millis(engine.timeout_ms.value),

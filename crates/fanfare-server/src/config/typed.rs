@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_backplane::RedisSettings;
+use fanfare_backplane::LogSettings;
 use fanfare_edge::{FileMode, ProxySettings, TlsTerms};
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
 use fanfare_guard::{Moderation, Namespaces, OriginPolicy, Right, TokenKeys};
@@ -134,7 +134,7 @@ pub struct Config {
     /// How often each shard's canaries are sent; `None`: never.
     pub canary: Option<Duration>,
     /// A log that several nodes share; `None`: this node is alone.
-    pub engine: Option<RedisSettings>,
+    pub engine: Option<LogSettings>,
     /// How service is left.
     pub drain: Drain,
     /// Where spans of calls that publish go; `None`: there are none.
@@ -231,7 +231,7 @@ impl Check {
             ),
             diagnostics: Diagnostics { echo: raw.diagnostics.echo.value, page: raw.diagnostics.page.value },
             canary: self.canary(&raw.readiness),
-            engine: engine::redis(&raw.engine, &mut self.problems),
+            engine: engine::log(&raw.engine, &mut self.problems),
             drain: self.drain(&raw.drain),
             traces: self.traces(&raw.traces),
             log: node.log.value,
