@@ -96,13 +96,13 @@ test: unit send-paths doctest loom api-test pusher-test browser js-test proxy-te
 
 unit: ## unit and integration tests of all crates, the load generator's audit included
 	$(say) 'unit and integration tests'
-	@export REDIS_SERVER=$$(tools/need redis-server); if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace $(LOCKED); \
+	@export REDIS_SERVER=$$(tools/need redis-server) NATS_SERVER=$$(tools/need nats-server); if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace $(LOCKED); \
 	else echo 'cargo-nextest is not installed: using cargo test'; cargo test --workspace --lib --bins --tests $(LOCKED); fi
 
 # `unit` has run them over the path that `auto` chooses: io_uring where the kernel allows it.
 send-paths: ## the integration tests over plain writes, without io_uring
 	$(say) 'integration tests over plain writes'
-	@export REDIS_SERVER=$$(tools/need redis-server); TEST_SEND_PATH=writev cargo test -p fanfare-server --test it $(LOCKED) -- --skip arrows --skip tidy
+	@export REDIS_SERVER=$$(tools/need redis-server) NATS_SERVER=$$(tools/need nats-server); TEST_SEND_PATH=writev cargo test -p fanfare-server --test it $(LOCKED) -- --skip arrows --skip tidy
 
 doctest:
 	$(say) 'examples in the docs'

@@ -11,9 +11,11 @@
 mod answer;
 mod cursor;
 mod envelope;
+mod nats;
 mod redis;
 mod relay;
 mod script;
 
+pub use nats::NatsAddress;
 pub use redis::RedisAddress;
 pub use relay::{LogAddress, LogSettings, Relay};

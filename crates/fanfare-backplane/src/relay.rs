@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::cursor::{Cursor, Place};
+use crate::nats::{NatsAddress, NatsLog};
 use crate::redis::{RedisAddress, RedisLog};
 
 /// An entry for which there was no place is given again after this time.
@@ -31,12 +32,15 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 pub enum LogAddress {
     /// In a Redis.
     Redis(RedisAddress),
+    /// In NATS.
+    Nats(NatsAddress),
 }
 
 impl fmt::Display for LogAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Redis(address) => address.fmt(f),
+            Self::Nats(address) => address.fmt(f),
         }
     }
 }
@@ -52,6 +56,8 @@ pub struct LogSettings {
     pub log_entries_max: u64,
     /// Time to connect, and for an answer.
     pub timeout: Duration,
+    /// The longest message that is published, bytes: what keeps the log must take it.
+    pub message_bytes_max: usize,
 }
 
 /// A driver of one kind of log. What all of them promise, and `tests/it/engine.rs` of the server asks of each:
@@ -103,6 +109,9 @@ impl Relay {
                 match settings.address.clone() {
                     LogAddress::Redis(address) => {
                         following.run(RedisLog::new(address, &settings, following.node.number()), stopped).await;
+                    }
+                    LogAddress::Nats(address) => {
+                        following.run(NatsLog::new(address, &settings, following.node.number()), stopped).await;
                     }
                 }
             });

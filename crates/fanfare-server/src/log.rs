@@ -67,7 +67,8 @@ pub fn start(format: LogFormat, level: &str) -> Result<LogGuard, LogError> {
     let lost = out.error_counter();
     let log = Log::new(format, Box::new(out), Some(lost));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::builder().parse(level)?)
+        // The client of NATS tells each event on top of what the relay says of it.
+        .with_env_filter(EnvFilter::builder().parse(format!("async_nats=off,{level}"))?)
         .with_writer(log.clone())
         .with_ansi(colour())
         .without_time();

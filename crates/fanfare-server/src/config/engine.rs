@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fanfare_backplane::{LogAddress, LogSettings, RedisAddress};
+use fanfare_backplane::{LogAddress, LogSettings, NatsAddress, RedisAddress};
 use fanfare_client::Trust;
 
-use super::raw::{DEFAULT_NAMESPACE, Engine, EngineKind, Raw, key_path, namespace_path};
+use super::raw::{DEFAULT_NAMESPACE, EngineKind, Raw, key_path, namespace_path};
 use super::typed::later;
 use super::{Config, Problem};
 
@@ -14,14 +14,14 @@ use super::{Config, Problem};
 const PREFIX_BYTES_MAX: usize = 100;
 
 /// A log that several nodes share; `None`: this node makes the order of its rooms itself.
-pub(super) fn log(engine: &Engine, problems: &mut Vec<Problem>) -> Option<LogSettings> {
+pub(super) fn log(raw: &Raw, problems: &mut Vec<Problem>) -> Option<LogSettings> {
+    let engine = &raw.engine;
     let mut complain = |origin, text| problems.push(Problem { origin: Some(origin), text });
     let url = engine.url.value.expose();
-    match engine.kind.value {
+    let (kind, example) = match engine.kind.value {
         EngineKind::Memory => {
             if !url.is_empty() {
-                let text =
-                    "`engine.url` is given, but `engine.kind` is \"memory\": choose \"redis\", or leave the url out";
+                let text = "`engine.url` is given, but `engine.kind` is \"memory\": choose \"redis\" or \"nats\", or leave the url out";
                 complain(later(&engine.url, &engine.kind), text.to_owned());
             }
             if !engine.ca_file.value.is_empty() {
@@ -30,19 +30,19 @@ pub(super) fn log(engine: &Engine, problems: &mut Vec<Problem>) -> Option<LogSet
             }
             return None;
         }
-        EngineKind::Nats => {
-            let text = "`engine.kind = \"nats\"` is not available in this version; only \"memory\" and \"redis\" are";
-            complain(engine.kind.origin.clone(), text.to_owned());
-            return None;
-        }
-        EngineKind::Redis => {}
-    }
+        EngineKind::Redis => ("redis", "redis://10.0.0.5:6379"),
+        EngineKind::Nats => ("nats", "nats://10.0.0.5:4222"),
+    };
     let prefix = &engine.prefix.value;
     if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.bytes().all(is_plain) {
         let text = format!(
             "`engine.prefix` must be 1 to {PREFIX_BYTES_MAX} letters, digits and any of `-`, `_`, `.`, `:`; it is {prefix:?}"
         );
         complain(engine.prefix.origin.clone(), text);
+    }
+    if engine.kind.value == EngineKind::Nats && prefix.contains('.') {
+        let text = format!("`engine.prefix` must be without `.` where `engine.kind` is \"nats\"; it is {prefix:?}");
+        complain(later(&engine.prefix, &engine.kind), text);
     }
     for (name, setting, low, high) in [
         ("engine.timeout_ms", &engine.timeout_ms, 100, 60_000),
@@ -55,31 +55,43 @@ pub(super) fn log(engine: &Engine, problems: &mut Vec<Problem>) -> Option<LogSet
         }
     }
     if url.is_empty() {
-        let text = "`engine.kind = \"redis\"` needs `engine.url`, such as redis://10.0.0.5:6379".to_owned();
+        let text = format!("`engine.kind = \"{kind}\"` needs `engine.url`, such as {example}");
         complain(engine.kind.origin.clone(), text);
         return None;
     }
-    let address = RedisAddress::parse(url)
-        .map_err(|reason| complain(engine.url.origin.clone(), format!("`engine.url`: {reason}")));
-    let address = vouched_for(address.ok()?, &engine.ca_file.value)
-        .map_err(|reason| complain(later(&engine.url, &engine.ca_file), format!("`engine.ca_file`: {reason}")));
+    let address = match engine.kind.value {
+        EngineKind::Nats => NatsAddress::parse(url).map(LogAddress::Nats),
+        EngineKind::Redis | EngineKind::Memory => RedisAddress::parse(url).map(LogAddress::Redis),
+    };
+    let address =
+        address.map_err(|reason| complain(engine.url.origin.clone(), format!("`engine.url`: {reason}"))).ok()?;
+    let address = vouched_for(address, &engine.ca_file.value)
+        .map_err(|reason| complain(later(&engine.url, &engine.ca_file), format!("`engine.ca_file`: {reason}")))
+        .ok()?;
     Some(LogSettings {
-        address: LogAddress::Redis(address.ok()?),
+        address,
         prefix: prefix.clone(),
         log_entries_max: engine.log_entries_max.value,
         timeout: Duration::from_millis(engine.timeout_ms.value),
+        message_bytes_max: usize::try_from(raw.limits.message_bytes_max.value).unwrap_or(usize::MAX),
     })
 }
 
 /// Whose certificate counts, where the authorities are the operator's own.
-fn vouched_for(address: RedisAddress, file: &str) -> Result<RedisAddress, String> {
+fn vouched_for(address: LogAddress, file: &str) -> Result<LogAddress, String> {
     if file.is_empty() {
         return Ok(address);
     }
     // It says what is wrong with a file, and where.
     Trust::of_file(Path::new(file)).map_err(|error| error.to_string())?;
-    let authorities = std::fs::read(file).map_err(|error| format!("{file} cannot be read: {error}"))?;
-    address.trusting(authorities).map_err(str::to_owned)
+    let address = match address {
+        LogAddress::Redis(address) => {
+            let authorities = std::fs::read(file).map_err(|error| format!("{file} cannot be read: {error}"))?;
+            address.trusting(authorities).map(LogAddress::Redis)
+        }
+        LogAddress::Nats(address) => address.trusting(Path::new(file)).map(LogAddress::Nats),
+    };
+    address.map_err(str::to_owned)
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -137,7 +149,6 @@ mod tests {
 
     #[test]
     fn what_is_no_engine_is_refused_and_passwords_are_not_repeated() {
-        check_refused("[engine]\nkind = \"nats\"", "`engine.kind = \"nats\"` is not available in this version");
         check_refused("[engine]\nkind = \"redis\"", "needs `engine.url`");
         check_refused("[engine]\nurl = \"redis://:hunter2@x\"", "`engine.kind` is \"memory\"");
         let redis = "[engine]\nkind = \"redis\"\n";
@@ -149,6 +160,19 @@ mod tests {
         check_refused(&format!("{redis}url = \"redis://x\"\nprefix = \"a{{b\""), "`engine.prefix` must be");
         check_refused(&format!("{redis}url = \"redis://x\"\ntimeout_ms = 1"), "`engine.timeout_ms` = 1 is not between");
         check_refused(&format!("{redis}url = \"redis://x\"\nlog_entries_max = 1"), "`engine.log_entries_max` = 1");
+    }
+
+    #[test]
+    fn nats_is_an_engine() {
+        let nats = "[engine]\nkind = \"nats\"\n";
+        let config = load(&format!("{nats}url = \"tls://me:hunter2@a,tls://b:5\"\nprefix = \"eu-1\"")).unwrap();
+        let engine = config.engine.as_ref().unwrap();
+        assert_eq!((engine.address.to_string().as_str(), engine.prefix.as_str()), ("a:4222,b:5", "eu-1"));
+        assert_eq!(engine.message_bytes_max, 65_536);
+        assert!(!format!("{config:?}").contains("hunter2"));
+        check_refused(nats, "needs `engine.url`, such as nats://");
+        check_refused(&format!("{nats}url = \"redis://:hunter2@x\""), "`engine.url`: write nats://");
+        check_refused(&format!("{nats}url = \"nats://x\"\nprefix = \"a.b\""), "`engine.prefix` must be without `.`");
     }
 
     #[test]

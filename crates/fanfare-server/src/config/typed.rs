@@ -231,7 +231,7 @@ impl Check {
             ),
             diagnostics: Diagnostics { echo: raw.diagnostics.echo.value, page: raw.diagnostics.page.value },
             canary: self.canary(&raw.readiness),
-            engine: engine::log(&raw.engine, &mut self.problems),
+            engine: engine::log(raw, &mut self.problems),
             drain: self.drain(&raw.drain),
             traces: self.traces(&raw.traces),
             log: node.log.value,

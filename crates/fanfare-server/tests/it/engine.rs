@@ -1,15 +1,128 @@
-//! Several nodes as one gateway, over a real Redis.
+//! Several nodes as one gateway, over a real log of each kind: what all drivers promise is asked of each. What only one kind can do or suffer is in
+//! a file of its own.
 
+pub(crate) mod nats;
 pub(crate) mod redis;
 mod tls;
 
 use std::cell::Cell;
+use std::path::Path;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::{Answer, Client, TestNode, metric, request, wait_until};
 
-use redis::{Redis, Wire, over};
+use nats::Nats;
+use redis::Redis;
+
+/// What keeps a log, of a test's own, in a process of its own.
+pub(crate) trait Engine: Sized {
+    /// One node's way to it.
+    type Wire: Wire;
+
+    /// One that is not running yet.
+    fn idle() -> Self;
+
+    async fn start() -> Self {
+        let mut engine = Self::idle();
+        engine.run().await;
+        engine
+    }
+
+    /// Runs it on what it wrote down before, until it answers.
+    async fn run(&mut self);
+
+    /// Ends it at once, as a crash would.
+    fn kill(&mut self);
+
+    /// What it wrote down is gone. It does not run.
+    fn forget(&self);
+
+    /// A copy of what it wrote down. It does not run.
+    fn copy(&self) -> TempDir;
+
+    /// What it wrote down is this copy. It does not run.
+    fn restore(&self, copy: &TempDir);
+
+    /// The log is taken away while it runs.
+    async fn empty(&self);
+
+    /// The configuration of a node on it.
+    fn toml(&self, more: &str) -> String;
+
+    /// A way to it that can be cut.
+    fn wire(&self) -> Self::Wire;
+}
+
+/// One node's way to an engine, which can be cut while others go on.
+pub(crate) trait Wire {
+    /// The configuration of a node at its end.
+    fn toml(&self, more: &str) -> String;
+
+    /// Whatever is under way is lost, and nobody gets through.
+    async fn cut(&mut self);
+
+    /// Connections are taken again.
+    fn mend(&mut self);
+
+    /// Whatever is under way is lost.
+    async fn drop_calls(&self);
+}
+
+/// The configuration of a node on this engine.
+fn over(kind: &str, url: &str, more: &str) -> String {
+    // As long as an engine may take to start on any machine; a test that waits for the end of it says how long.
+    let timeout = if more.contains("timeout_ms") { "" } else { "timeout_ms = 60000\n" };
+    format!(
+        "[engine]\nkind = \"{kind}\"\nurl = \"{url}\"\n{timeout}{more}\n[namespaces.default]\nhistory_size = 1000\n\
+         [namespaces.plain]\nhistory_size = 0\n[rooms]\nreap_ms = 50\n"
+    )
+}
+
+/// The files of a folder, and of the folders in it.
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for file in std::fs::read_dir(from).expect("its files") {
+        let file = file.expect("a file");
+        let copy = to.join(file.file_name());
+        if file.file_type().expect("its type").is_dir() {
+            copy_files(&file.path(), &copy);
+        } else {
+            std::fs::copy(file.path(), copy).expect("a copy");
+        }
+    }
+}
+
+/// Each of these tests for each kind of engine.
+macro_rules! for_each_kind {
+    ($($test:ident,)*) => {
+        mod over_redis {
+            $(#[tokio::test] async fn $test() { super::$test::<super::Redis>().await; })*
+        }
+        mod over_nats {
+            $(#[tokio::test] async fn $test() { super::$test::<super::Nats>().await; })*
+        }
+    };
+}
+
+for_each_kind! {
+    a_room_has_one_order_on_all_nodes_whoever_publishes,
+    who_loses_its_node_resumes_on_another_and_misses_nothing,
+    who_was_further_on_another_node_is_told_what_follows_and_nothing_twice,
+    receipts_acks_and_the_publisher_left_out_are_as_on_one_node,
+    rooms_that_keep_nothing_and_other_dialects_reach_over_nodes_too,
+    a_node_that_starts_late_knows_what_was_said,
+    while_the_engine_is_away_readers_stay_and_publishers_are_told,
+    a_short_absence_of_the_engine_is_not_noticed_by_anybody,
+    an_engine_that_lost_everything_begins_anew_and_nobody_is_lied_to,
+    an_engine_that_was_emptied_while_it_ran_is_found_out,
+    a_log_that_lost_its_end_is_found_out_even_when_it_has_grown_again,
+    who_missed_part_of_the_log_says_so,
+    each_is_published_exactly_once_however_often_the_connection_breaks,
+    a_node_that_has_not_read_the_log_says_so_and_lets_nobody_into_a_room,
+    what_was_posted_before_a_node_ends_is_in_the_log,
+}
 
 /// A node on this Redis, which knows the rooms.
 async fn node(toml: &str) -> TestNode {
@@ -18,8 +131,8 @@ async fn node(toml: &str) -> TestNode {
     node
 }
 
-async fn nodes(redis: &Redis) -> [TestNode; 2] {
-    let toml = over(&redis.socket(), "");
+async fn nodes(engine: &impl Engine) -> [TestNode; 2] {
+    let toml = engine.toml("");
     [node(&toml).await, node(&toml).await]
 }
 
@@ -61,11 +174,10 @@ fn counted(messages: &[(u64, Value)]) -> Vec<u64> {
     messages.iter().map(|(offset, _)| *offset).collect()
 }
 
-#[tokio::test]
-async fn a_room_has_one_order_on_all_nodes_whoever_publishes() {
+async fn a_room_has_one_order_on_all_nodes_whoever_publishes<E: Engine>() {
     const EACH: usize = 60;
-    let redis = Redis::start().await;
-    let nodes = nodes(&redis).await;
+    let engine = E::start().await;
+    let nodes = nodes(&engine).await;
     let mut subscribers = Vec::new();
     for node in nodes.iter().chain(&nodes) {
         subscribers.push(subscriber(node, "lobby", None).await.0);
@@ -111,10 +223,9 @@ async fn a_room_has_one_order_on_all_nodes_whoever_publishes() {
     assert_eq!(appended(&nodes[0]).await + appended(&nodes[1]).await, 5.0 * EACH as f64);
 }
 
-#[tokio::test]
-async fn who_loses_its_node_resumes_on_another_and_misses_nothing() {
-    let redis = Redis::start().await;
-    let [one, other] = nodes(&redis).await;
+async fn who_loses_its_node_resumes_on_another_and_misses_nothing<E: Engine>() {
+    let engine = E::start().await;
+    let [one, other] = nodes(&engine).await;
     let (mut client, subscribed) = subscriber(&one, "lobby", None).await;
     assert_eq!((&subscribed["offset"], &subscribed["recovered"]), (&json!(0), &json!(true)));
     for n in 1..=3 {
@@ -128,6 +239,7 @@ async fn who_loses_its_node_resumes_on_another_and_misses_nothing() {
     }
     one.hub.leave(None);
     drop(one);
+    wait_until("the other node to know", async || other.metric("fanfare_engine_applied_total").await == 6.0).await;
     let (mut client, subscribed) = subscriber(&other, "lobby", Some(&since)).await;
     assert_eq!((&subscribed["offset"], &subscribed["recovered"]), (&json!(6), &json!(true)));
     published(&other, "lobby", 7).await;
@@ -137,10 +249,9 @@ async fn who_loses_its_node_resumes_on_another_and_misses_nothing() {
     assert_eq!(lagging["recovered"], true, "from the beginning, too");
 }
 
-#[tokio::test]
-async fn who_was_further_on_another_node_is_told_what_follows_and_nothing_twice() {
-    let redis = Redis::start().await;
-    let [one, other] = nodes(&redis).await;
+async fn who_was_further_on_another_node_is_told_what_follows_and_nothing_twice<E: Engine>() {
+    let engine = E::start().await;
+    let [one, other] = nodes(&engine).await;
     let first = published(&one, "lobby", 1).await;
     wait_until("the other node to know", async || other.metric("fanfare_engine_applied_total").await == 1.0).await;
     // As if this node had not applied the second and the third yet.
@@ -155,10 +266,9 @@ async fn who_was_further_on_another_node_is_told_what_follows_and_nothing_twice(
     assert_eq!(messages(&mut client, 1).await, [(6, json!(6))]);
 }
 
-#[tokio::test]
-async fn receipts_acks_and_the_publisher_left_out_are_as_on_one_node() {
-    let redis = Redis::start().await;
-    let [one, other] = nodes(&redis).await;
+async fn receipts_acks_and_the_publisher_left_out_are_as_on_one_node<E: Engine>() {
+    let engine = E::start().await;
+    let [one, other] = nodes(&engine).await;
     let (mut publisher, _) = subscriber(&one, "lobby", None).await;
     let (mut neighbour, _) = subscriber(&one, "lobby", None).await;
     let (mut far, _) = subscriber(&other, "lobby", None).await;
@@ -181,10 +291,9 @@ async fn receipts_acks_and_the_publisher_left_out_are_as_on_one_node() {
     far.expect_nothing().await;
 }
 
-#[tokio::test]
-async fn rooms_that_keep_nothing_and_other_dialects_reach_over_nodes_too() {
-    let redis = Redis::start().await;
-    let [one, other] = nodes(&redis).await;
+async fn rooms_that_keep_nothing_and_other_dialects_reach_over_nodes_too<E: Engine>() {
+    let engine = E::start().await;
+    let [one, other] = nodes(&engine).await;
     let mut text = one.enter("plain:a", "?format=text").await;
     let mut binary = other.enter("plain:a", "?format=text").await;
     text.send("hello").await;
@@ -201,10 +310,9 @@ async fn rooms_that_keep_nothing_and_other_dialects_reach_over_nodes_too() {
     kept.event("room_closed").await;
 }
 
-#[tokio::test]
-async fn a_node_that_starts_late_knows_what_was_said() {
-    let redis = Redis::start().await;
-    let toml = over(&redis.socket(), "");
+async fn a_node_that_starts_late_knows_what_was_said<E: Engine>() {
+    let engine = E::start().await;
+    let toml = engine.toml("");
     let one = node(&toml).await;
     for n in 1..=30 {
         published(&one, "lobby", n).await;
@@ -221,14 +329,13 @@ async fn a_node_that_starts_late_knows_what_was_said() {
     assert_eq!((&receipt["offset"], &receipt["epoch"]), (&json!(31), &page["epoch"]), "numbers go on");
 }
 
-#[tokio::test]
-async fn while_the_engine_is_away_readers_stay_and_publishers_are_told() {
-    let mut redis = Redis::start().await;
-    let one = node(&over(&redis.socket(), "timeout_ms = 2000")).await;
+async fn while_the_engine_is_away_readers_stay_and_publishers_are_told<E: Engine>() {
+    let mut engine = E::start().await;
+    let one = node(&engine.toml("timeout_ms = 2000")).await;
     let (mut reader, _) = subscriber(&one, "lobby", None).await;
     let mut text = one.enter("lobby", "?format=text").await;
     let before = published(&one, "lobby", 1).await;
-    redis.kill();
+    engine.kill();
     wait_until("it to be away", async || one.metric("fanfare_engine_connected").await == 0.0).await;
     // What is posted in the first moment waits for it to come back, and is then given up.
     publish(&one, "lobby", &json!(2)).await.expect_problem(503, "engine_away");
@@ -247,7 +354,7 @@ async fn while_the_engine_is_away_readers_stay_and_publishers_are_told() {
     one.wait_until_ready().await;
     let (_, subscribed) = subscriber(&one, "lobby", None).await;
     assert_eq!(subscribed["offset"], 1, "and so are newcomers");
-    redis.run().await;
+    engine.run().await;
     wait_until("it to be back", async || one.metric("fanfare_engine_connected").await == 1.0).await;
     let again = request(one.admin, "POST", "/api/publish", &[], &key).await.json();
     assert_eq!((&again["epoch"], again.get("repeated")), (&before["epoch"], None), "its key was free again");
@@ -256,13 +363,12 @@ async fn while_the_engine_is_away_readers_stay_and_publishers_are_told() {
     assert_eq!(one.metric("fanfare_engine_restarts_total").await, 0.0);
 }
 
-#[tokio::test]
-async fn a_short_absence_of_the_engine_is_not_noticed_by_anybody() {
-    let mut redis = Redis::start().await;
-    let nodes = nodes(&redis).await;
+async fn a_short_absence_of_the_engine_is_not_noticed_by_anybody<E: Engine>() {
+    let mut engine = E::start().await;
+    let nodes = nodes(&engine).await;
     let (mut reader, _) = subscriber(&nodes[1], "lobby", None).await;
     published(&nodes[0], "lobby", 1).await;
-    redis.kill();
+    engine.kill();
     let late = async {
         wait_until("it to be away", async || nodes[0].metric("fanfare_engine_connected").await == 0.0).await;
         published(&nodes[0], "lobby", 2).await
@@ -270,25 +376,24 @@ async fn a_short_absence_of_the_engine_is_not_noticed_by_anybody() {
     let back = async {
         wait_until("something to wait for it", async || nodes[0].metric("fanfare_engine_posts_waiting").await == 1.0)
             .await;
-        redis.run().await;
+        engine.run().await;
     };
     let (receipt, ()) = tokio::join!(late, back);
     assert_eq!(receipt["offset"], 2);
     assert_eq!(messages(&mut reader, 2).await, [(1, json!(1)), (2, json!(2))]);
 }
 
-#[tokio::test]
-async fn an_engine_that_lost_everything_begins_anew_and_nobody_is_lied_to() {
-    let mut redis = Redis::start().await;
-    let [one, other] = nodes(&redis).await;
+async fn an_engine_that_lost_everything_begins_anew_and_nobody_is_lied_to<E: Engine>() {
+    let mut engine = E::start().await;
+    let [one, other] = nodes(&engine).await;
     let (mut client, first) = subscriber(&one, "lobby", None).await;
     for n in 1..=3 {
         published(&other, "lobby", n).await;
     }
     assert_eq!(counted(&messages(&mut client, 3).await), [1, 2, 3]);
-    redis.kill();
-    redis.forget();
-    redis.run().await;
+    engine.kill();
+    engine.forget();
+    engine.run().await;
     let (code, reason) = client.closed().await;
     assert_eq!((code, reason.as_str()), (4503, "messages were missed here, come back"));
     wait_until("both to know", async || {
@@ -305,49 +410,41 @@ async fn an_engine_that_lost_everything_begins_anew_and_nobody_is_lied_to() {
     assert_eq!(messages(&mut client, 1).await, [(1, json!("again"))]);
 }
 
-#[tokio::test]
-async fn an_engine_that_was_emptied_while_it_ran_is_found_out() {
-    let redis = Redis::start().await;
-    let one = node(&over(&redis.socket(), "")).await;
+async fn an_engine_that_was_emptied_while_it_ran_is_found_out<E: Engine>() {
+    let engine = E::start().await;
+    let one = node(&engine.toml("")).await;
     let (mut client, _) = subscriber(&one, "lobby", None).await;
     published(&one, "lobby", 1).await;
     messages(&mut client, 1).await;
-    assert!(redis.ask("FLUSHALL").await.starts_with("+OK"));
+    engine.empty().await;
     assert_eq!(client.closed().await.0, 4503, "without anybody publishing");
     one.wait_until_ready().await;
     // And by publishing: what was posted goes into the log that is there then.
     let (mut client, _) = subscriber(&one, "lobby", None).await;
-    assert!(redis.ask("FLUSHALL").await.starts_with("+OK"));
+    engine.empty().await;
     let receipt = published(&one, "lobby", 2).await;
     assert_eq!(receipt["offset"], 1);
     assert_eq!(client.closed().await.0, 4503);
 }
 
-#[tokio::test]
-async fn a_log_that_lost_its_end_is_found_out_even_when_it_has_grown_again() {
-    let mut redis = Redis::start().await;
-    let mut wire = Wire::to(&redis);
-    let one = node(&over(&wire.socket(), "")).await;
+async fn a_log_that_lost_its_end_is_found_out_even_when_it_has_grown_again<E: Engine>() {
+    let mut engine = E::start().await;
+    let mut wire = engine.wire();
+    let one = node(&wire.toml("")).await;
     let (mut client, first) = subscriber(&one, "lobby", None).await;
     published(&one, "lobby", "kept").await;
-    // What was written down so far is what a copy of this Redis would have that is a little late.
-    let copy = tempfile::tempdir().expect("a folder");
-    let kept = redis.socket().with_file_name("appendonlydir");
-    let copy_files = |from: &std::path::Path, to: &std::path::Path| {
-        for file in std::fs::read_dir(from).expect("its files") {
-            let file = file.expect("a file").path();
-            std::fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("a copy");
-        }
-    };
-    copy_files(&kept, copy.path());
+    // What was written down so far is what a copy would have that is a little late.
+    engine.kill();
+    let copy = engine.copy();
+    engine.run().await;
     published(&one, "lobby", "lost").await;
     assert_eq!(counted(&messages(&mut client, 2).await), [1, 2]);
     wire.cut().await;
-    redis.kill();
-    copy_files(copy.path(), &kept);
-    redis.run().await;
+    engine.kill();
+    engine.restore(&copy);
+    engine.run().await;
     // Another node goes on with the late copy, and gives the same number to something else.
-    let other = node(&over(&redis.socket(), "")).await;
+    let other = node(&engine.toml("")).await;
     let receipt = published(&other, "lobby", "otherwise").await;
     assert_eq!((&receipt["offset"], &receipt["epoch"]), (&json!(2), &first["epoch"]));
     let (mut bystander, _) = subscriber(&other, "lobby", None).await;
@@ -360,19 +457,18 @@ async fn a_log_that_lost_its_end_is_found_out_even_when_it_has_grown_again() {
     assert_eq!(subscribed["recovered"], false);
 }
 
-#[tokio::test]
-async fn who_missed_part_of_the_log_says_so() {
-    let redis = Redis::start().await;
-    let mut wire = Wire::to(&redis);
+async fn who_missed_part_of_the_log_says_so<E: Engine>() {
+    let engine = E::start().await;
+    let mut wire = engine.wire();
     // The least there may be.
     let limits = "log_entries_max = 2000";
-    let one = node(&over(&redis.socket(), limits)).await;
-    let other = node(&over(&wire.socket(), limits)).await;
+    let one = node(&engine.toml(limits)).await;
+    let other = node(&wire.toml(limits)).await;
     let (mut client, _) = subscriber(&other, "lobby", None).await;
     published(&one, "lobby", 1).await;
     let told = messages(&mut client, 1).await;
     wire.cut().await;
-    for _ in 0..6 {
+    for _ in 0..8 {
         let entry = json!({"room": "lobby", "message": "x"});
         let batch = json!({"publish": vec![entry; 500]}).to_string();
         assert_eq!(request(one.admin, "POST", "/api/batch", &[], &batch).await.status, 200);
@@ -382,25 +478,24 @@ async fn who_missed_part_of_the_log_says_so() {
     other.wait_until_ready().await;
     let (mut witness, _) = subscriber(&other, "lobby", None).await;
     let receipt = published(&one, "lobby", "last").await;
-    assert_eq!(receipt["offset"], 3_002);
-    assert_eq!(messages(&mut witness, 1).await, [(3_002, json!("last"))]);
+    assert_eq!(receipt["offset"], 4_002);
+    assert_eq!(messages(&mut witness, 1).await, [(4_002, json!("last"))]);
     let since = format!("{}:{}", receipt["epoch"].as_str().unwrap(), told[0].0);
     wait_until("the log to be read", async || other.metric("fanfare_engine_entries_behind").await == 0.0).await;
     let (mut client, subscribed) = subscriber(&other, "lobby", Some(&since)).await;
-    assert_eq!((&subscribed["recovered"], &subscribed["offset"]), (&json!(false), &json!(3_002)), "not silently");
+    assert_eq!((&subscribed["recovered"], &subscribed["offset"]), (&json!(false), &json!(4_002)), "not silently");
     assert_eq!(other.metric("fanfare_engine_restarts_total").await, 1.0);
     assert_eq!(other.metric("fanfare_closes_total{reason=\"engine_lost\"}").await, 1.0);
     published(&other, "lobby", "on").await;
-    assert_eq!(messages(&mut client, 1).await, [(3_003, json!("on"))]);
+    assert_eq!(messages(&mut client, 1).await, [(4_003, json!("on"))]);
 }
 
-#[tokio::test]
-async fn each_is_published_exactly_once_however_often_the_connection_breaks() {
+async fn each_is_published_exactly_once_however_often_the_connection_breaks<E: Engine>() {
     const BREAKS: usize = 10;
-    let redis = Redis::start().await;
-    let wire = Wire::to(&redis);
-    let one = node(&over(&wire.socket(), "")).await;
-    let other = node(&over(&redis.socket(), "")).await;
+    let engine = E::start().await;
+    let wire = engine.wire();
+    let one = node(&wire.toml("")).await;
+    let other = node(&engine.toml("")).await;
     let (mut reader, _) = subscriber(&other, "lobby", None).await;
     let (mut publisher, _) = subscriber(&one, "room", None).await;
     let is_over = Cell::new(false);
@@ -433,10 +528,9 @@ async fn each_is_published_exactly_once_however_often_the_connection_breaks() {
     assert_eq!(one.metric("fanfare_engine_restarts_total").await, 0.0);
 }
 
-#[tokio::test]
-async fn a_node_that_has_not_read_the_log_says_so_and_lets_nobody_into_a_room() {
-    let mut redis = Redis::idle();
-    let one = TestNode::dev(&over(&redis.socket(), "timeout_ms = 2000"));
+async fn a_node_that_has_not_read_the_log_says_so_and_lets_nobody_into_a_room<E: Engine>() {
+    let mut engine = E::idle();
+    let one = TestNode::dev(&engine.toml("timeout_ms = 2000"));
     request(one.admin, "GET", "/readyz", &[], "").await.expect_problem(503, "engine_unread");
     assert_eq!(one.metric("fanfare_ready").await, 0.0);
     let mut client = one.connect("/ws").await;
@@ -446,17 +540,16 @@ async fn a_node_that_has_not_read_the_log_says_so_and_lets_nobody_into_a_room() 
     let mut own = one.connect("/room/lobby").await;
     assert_eq!(own.closed().await.0, 4500);
     publish(&one, "lobby", &json!(1)).await.expect_problem(503, "engine_away");
-    redis.run().await;
+    engine.run().await;
     one.wait_until_ready().await;
     assert_eq!(client.subscribe("lobby").await["offset"], 0);
     published(&one, "lobby", 2).await;
     assert_eq!(messages(&mut client, 1).await, [(1, json!(2))]);
 }
 
-#[tokio::test]
-async fn what_was_posted_before_a_node_ends_is_in_the_log() {
-    let redis = Redis::start().await;
-    let [one, other] = nodes(&redis).await;
+async fn what_was_posted_before_a_node_ends_is_in_the_log<E: Engine>() {
+    let engine = E::start().await;
+    let [one, other] = nodes(&engine).await;
     let (mut reader, _) = subscriber(&other, "lobby", None).await;
     let mut publisher = one.connect("/ws").await;
     publisher.event("welcome").await;

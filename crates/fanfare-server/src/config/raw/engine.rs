@@ -19,13 +19,15 @@ choice! {
 section! {
     /// How publications travel between nodes.
     Engine {
-        /// What carries them: `memory`, nothing, for one node; `redis`, a log that several nodes share, so that they are one gateway.
+        /// What carries them: `memory`, nothing, for one node; `redis` or `nats`, a log that several nodes share there, so that they are one gateway.
         kind: EngineKind = EngineKind::Memory,
-        /// Its address: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path`. Never printed.
+        /// Its address: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path`; `nats://[user:password@]host[:port]`,
+        /// `tls://` for TLS, a token in place of `user:password`, several servers with commas between them. Never printed.
         url: Secret = Secret::new(""),
-        /// File with the certificate authorities, PEM, that alone vouch for the server of a `rediss://` address; empty: those that the system trusts.
+        /// File with the certificate authorities, PEM, that alone vouch for the server of a `rediss://` or `tls://` address; empty: those that the
+        /// system trusts.
         ca_file: String = String::new(),
-        /// What its keys begin with. Nodes with the same prefix are one gateway.
+        /// What its keys, or streams and subjects, begin with. Nodes with the same prefix are one gateway.
         prefix: String = "fanfare".to_owned(),
         /// Time for what is published to come back from it, milliseconds; then the publisher is told that it is away.
         timeout_ms: u64 = 5_000,

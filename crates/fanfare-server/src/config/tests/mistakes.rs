@@ -68,14 +68,6 @@ fn broken_toml_names_its_place_and_does_not_quote_the_line() {
 }
 
 #[test]
-fn features_that_are_not_built_are_refused() {
-    check_complaint(
-        "[engine]\nkind = \"nats\"\n",
-        "fanfare.toml:2:1: `engine.kind = \"nats\"` is not available in this version; only \"memory\" and \"redis\" are",
-    );
-}
-
-#[test]
 fn every_refused_key_exists() {
     let preset = Raw::default();
     for (table, key) in typed::UNAVAILABLE {

@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use crate::authority::Authority;
 use crate::support::{wait_until, within};
 
+use super::{Engine, Wire, copy_files, over};
+
 /// A Redis on a socket in a folder of its own, which writes down what it is told before it answers. It waits for no disk: what was written
 /// outlives the process, and that is all these tests end.
 pub(crate) struct Redis {
@@ -24,12 +26,52 @@ pub(crate) struct Redis {
     more: Vec<OsString>,
 }
 
-impl Redis {
-    /// One that is not running yet.
-    pub(crate) fn idle() -> Self {
+impl Engine for Redis {
+    type Wire = RedisWire;
+
+    fn idle() -> Self {
         Self { folder: tempfile::tempdir().expect("a folder"), process: None, more: Vec::new() }
     }
 
+    async fn run(&mut self) {
+        assert!(self.runs().await, "Redis ended");
+    }
+
+    fn kill(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        process.kill().expect("a process that can be killed");
+        process.wait().expect("its end");
+    }
+
+    fn forget(&self) {
+        std::fs::remove_dir_all(self.files()).expect("its files");
+    }
+
+    fn copy(&self) -> TempDir {
+        let copy = tempfile::tempdir().expect("a folder");
+        copy_files(&self.files(), copy.path());
+        copy
+    }
+
+    fn restore(&self, copy: &TempDir) {
+        self.forget();
+        copy_files(copy.path(), &self.files());
+    }
+
+    async fn empty(&self) {
+        assert!(self.ask("FLUSHALL").await.starts_with("+OK"));
+    }
+
+    fn toml(&self, more: &str) -> String {
+        over("redis", &format!("unix://{}", self.socket().display()), more)
+    }
+
+    fn wire(&self) -> RedisWire {
+        RedisWire::to(self)
+    }
+}
+
+impl Redis {
     /// One that speaks TLS too, with the pair of this name; and at which port.
     pub(crate) async fn with_tls(authority: &Authority, name: &str) -> (Self, u16) {
         loop {
@@ -51,17 +93,6 @@ impl Redis {
                 return (redis, port);
             }
         }
-    }
-
-    pub(crate) async fn start() -> Self {
-        let mut redis = Self::idle();
-        redis.run().await;
-        redis
-    }
-
-    /// Runs it on what it wrote down before.
-    pub(crate) async fn run(&mut self) {
-        assert!(self.runs().await, "Redis ended");
     }
 
     /// Runs it; false when it ended instead.
@@ -89,20 +120,12 @@ impl Redis {
         !has_ended
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
+    fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
     }
 
-    /// Ends it at once, as a crash would.
-    pub(crate) fn kill(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
-        process.kill().expect("a process that can be killed");
-        process.wait().expect("its end");
-    }
-
-    /// What it wrote down is gone.
-    pub(crate) fn forget(&self) {
-        std::fs::remove_dir_all(self.folder.path().join("appendonlydir")).expect("its files");
+    fn files(&self) -> PathBuf {
+        self.folder.path().join("appendonlydir")
     }
 
     /// One command, and the beginning of its answer.
@@ -126,27 +149,32 @@ impl Drop for Redis {
 }
 
 /// A wire to a Redis: one node's way to it, which can be cut while others go on.
-pub(crate) struct Wire {
+pub(crate) struct RedisWire {
     folder: TempDir,
     redis: PathBuf,
     calls: Arc<Mutex<JoinSet<()>>>,
     listening: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl Wire {
-    pub(crate) fn to(redis: &Redis) -> Self {
+impl RedisWire {
+    fn to(redis: &Redis) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut wire = Self { folder, redis: redis.socket(), calls: Arc::default(), listening: None };
         wire.mend();
         wire
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
+    fn socket(&self) -> PathBuf {
         self.folder.path().join("wire.sock")
     }
+}
 
-    /// Connections are taken again.
-    pub(crate) fn mend(&mut self) {
+impl Wire for RedisWire {
+    fn toml(&self, more: &str) -> String {
+        over("redis", &format!("unix://{}", self.socket().display()), more)
+    }
+
+    fn mend(&mut self) {
         let listener = UnixListener::bind(self.socket()).expect("a socket");
         let (redis, calls) = (self.redis.clone(), self.calls.clone());
         self.listening = Some(tokio::spawn(async move {
@@ -160,8 +188,7 @@ impl Wire {
         }));
     }
 
-    /// Whatever is under way is lost, and nobody gets through.
-    pub(crate) async fn cut(&mut self) {
+    async fn cut(&mut self) {
         if let Some(listening) = self.listening.take() {
             listening.abort();
             // It ends at its next step, and its listener with it.
@@ -171,20 +198,8 @@ impl Wire {
         self.drop_calls().await;
     }
 
-    /// Whatever is under way is lost.
-    pub(crate) async fn drop_calls(&self) {
+    async fn drop_calls(&self) {
         let mut calls = std::mem::take(&mut *self.calls.lock());
         calls.shutdown().await;
     }
-}
-
-/// The configuration of an engine on this socket.
-pub(crate) fn over(socket: &Path, more: &str) -> String {
-    format!(
-        "[engine]\nkind = \"redis\"\nurl = \"unix://{}\"\n{}\n[namespaces.default]\nhistory_size = 1000\n\
-         [namespaces.plain]\nhistory_size = 0\n[rooms]\nreap_ms = 50\n",
-        socket.display(),
-        // As long as a Redis may take to start on any machine; a test that waits for the end of it says how long.
-        if more.contains("timeout_ms") { more.to_owned() } else { format!("timeout_ms = 60000\n{more}") },
-    )
 }
