@@ -11,6 +11,9 @@ use super::heartbeat::Beat;
 use super::moment::Moment;
 use super::{PRESSURE_RETRY, ShardLoop};
 
+/// Who is not judged yet is looked at again after this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 impl ShardLoop {
     /// When there is something to do next that no socket and no other thread will say.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
@@ -66,10 +69,14 @@ impl ShardLoop {
                 // The same question again in this round: now the pong's deadline may be the next.
                 self.arm(lane, now);
             }
-            Beat::PongTimeout => {
+            // What would show that it lives may lie in its socket, unread.
+            Beat::PongTimeout(due) | Beat::WriteTimeout(due) if !self.sight.proves_silence(due, now, limits.pong) => {
+                self.arm(lane, now + LOOK_AGAIN);
+            }
+            Beat::PongTimeout(_) => {
                 self.end(lane, CloseReason::PongTimeout { ms: limits.pong.as_millis() as u64 });
             }
-            Beat::WriteTimeout => {
+            Beat::WriteTimeout(_) => {
                 let queued = self.fanout.queued(lane);
                 self.end(lane, CloseReason::WriteTimeout { bytes: queued.bytes, messages: queued.messages });
             }

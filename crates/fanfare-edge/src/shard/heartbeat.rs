@@ -26,10 +26,10 @@ pub(super) enum Beat {
     Wait(Duration),
     /// Send a ping, then ask again.
     Ping,
-    /// The pong did not come.
-    PongTimeout,
-    /// Queued bytes did not move.
-    WriteTimeout,
+    /// The pong did not come until this time.
+    PongTimeout(Duration),
+    /// Queued bytes did not move until this time.
+    WriteTimeout(Duration),
 }
 
 impl Heartbeat {
@@ -64,12 +64,12 @@ impl Heartbeat {
             self.asked = None;
         }
         let write = self.blocked.map(|moved| Duration::from(moved) + limits.write);
-        if write.is_some_and(|due| now >= due) {
-            return Beat::WriteTimeout;
+        if let Some(due) = write.filter(|&due| now >= due) {
+            return Beat::WriteTimeout(due);
         }
         let pong = self.asked.map(|asked| Duration::from(asked) + limits.pong);
-        if pong.is_some_and(|due| now >= due) {
-            return Beat::PongTimeout;
+        if let Some(due) = pong.filter(|&due| now >= due) {
+            return Beat::PongTimeout(due);
         }
         let ping = Duration::from(self.ping);
         if now >= ping {
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(heart.beat(s(0), &LIMITS), Beat::Wait(s(25)));
         assert_eq!(heart.beat(s(25), &LIMITS), Beat::Ping);
         assert_eq!(heart.beat(s(25), &LIMITS), Beat::Wait(s(35)));
-        assert_eq!(heart.beat(s(35), &LIMITS), Beat::PongTimeout);
+        assert_eq!(heart.beat(s(36), &LIMITS), Beat::PongTimeout(s(35)));
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
         for second in [3, 6, 9, 12] {
             assert_eq!(heart.beat(s(second), &limits), Beat::Ping);
         }
-        assert_eq!(heart.beat(s(13), &limits), Beat::PongTimeout);
+        assert_eq!(heart.beat(s(13), &limits), Beat::PongTimeout(s(13)));
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(heart.beat(s(2), &LIMITS), Beat::Wait(s(8)));
         heart.moved(s(7));
         assert_eq!(heart.beat(s(8), &LIMITS), Beat::Wait(s(14)));
-        assert_eq!(heart.beat(s(14), &LIMITS), Beat::WriteTimeout);
+        assert_eq!(heart.beat(s(14), &LIMITS), Beat::WriteTimeout(s(14)));
         heart.unblocked();
         assert_eq!(heart.beat(s(14), &LIMITS), Beat::Wait(s(25)));
     }

@@ -26,6 +26,7 @@ mod recovery;
 mod reload;
 mod rooms;
 mod shared;
+mod sight;
 mod slow;
 mod sockets;
 mod start;
@@ -54,6 +55,7 @@ use self::newcomers::Newcomers;
 use self::pusher::Seat;
 use self::recovery::Behind;
 use self::rooms::LocalRooms;
+use self::sight::Sight;
 use self::sockets::Sockets;
 use self::timers::Timers;
 use crate::ending::Ending;
@@ -155,8 +157,9 @@ struct ShardLoop {
     is_over: Rc<Cell<bool>>,
     http: Ending,
     dice: Dice,
-    /// The coarse clock: read once per turn.
+    /// The coarse clock: read once per turn, before the poll set is asked.
     now: Duration,
+    sight: Sight,
 }
 
 /// Frames for one connection, made while it is being read: what is answered to any other goes out at once.
@@ -221,12 +224,14 @@ impl ShardLoop {
 
     /// One turn. `true` when there is more to do at once.
     fn turn(&mut self) -> std::io::Result<bool> {
-        let polled_all = self.take_events()?;
+        // Before it asks: what it then finds did not come later.
         self.now = self.hub.now();
+        let polled_all = self.take_events()?;
         self.take_settings();
         self.fanout.tell_time(self.now);
         self.resume_pressed();
         self.read_ready();
+        self.sight.turn(self.now, polled_all && self.ready.is_empty(), self.settings.heartbeat.pong);
         self.hear_newcomers();
         self.accept_newcomers();
         let took_all = self.take_items(ITEMS_PER_TURN);

@@ -291,7 +291,7 @@ impl ShardLoop {
         let mut heartbeat = Heartbeat::new(self.now, &settings.heartbeat, self.dice.roll());
         let due = match heartbeat.beat(self.now, &settings.heartbeat) {
             Beat::Wait(until) => until.min(token.as_deref().map_or(Duration::MAX, HeldToken::due)),
-            Beat::Ping | Beat::PongTimeout | Beat::WriteTimeout => self.now,
+            Beat::Ping | Beat::PongTimeout(_) | Beat::WriteTimeout(_) => self.now,
         };
         debug!(connection = %ConnectionId { shard: self.index, lane }, client = ?permit.address(), "connection admitted");
         let connection = Connection {

@@ -22,6 +22,7 @@ use super::newcomers::Newcomers;
 use super::recovery::Behind;
 use super::reload::{head_limits, reply_bytes_max};
 use super::rooms::LocalRooms;
+use super::sight::Sight;
 use super::sockets::Sockets;
 use super::timers::Timers;
 use super::{Dice, EVENTS_PER_TURN, LISTENER, READ_BYTES_MAX, Replies, ShardLoop, WAKE};
@@ -163,6 +164,7 @@ impl ShardLoop {
             http: Ending::new(),
             dice: Dice(seed ^ index as u64),
             now: hub.now(),
+            sight: Sight::default(),
             hub,
             settings,
             settings_version,

@@ -6,6 +6,9 @@ use futures_util::future::join_all;
 
 use crate::support::{Frame, TestNode, frame, with_deadline};
 
+/// Until it is let go.
+const LONG: Duration = Duration::from_secs(600);
+
 const PING: Frame = Frame { first: 0x89, payload: Vec::new() };
 
 #[tokio::test]
@@ -65,6 +68,49 @@ async fn a_client_that_answers_by_itself_stays() {
             return false;
         }
         assert_eq!(given_up, 0.0);
+        true
+    })
+    .await;
+}
+
+/// More connections than a shard reads in a turn have answered while it was held up: when it goes on, all deadlines are over.
+#[tokio::test]
+async fn a_shard_that_was_held_up_takes_nobodys_answer_for_silence() {
+    with_deadline(1_000, async |deadline| {
+        let patience = Duration::from_millis(deadline.ms() as u64);
+        let node = TestNode::dev(&format!("shards = 1\n[heartbeat]\nping_ms = 100\npong_ms = {}", deadline.ms()));
+        let begun = Instant::now();
+        let mut all = Vec::new();
+        for _ in 0..700 {
+            all.push(node.upgrade("/echo").await);
+        }
+        for raw in &mut all {
+            let heard = raw.frame().await;
+            if begun.elapsed() > patience / 2 {
+                return false;
+            }
+            assert_eq!(heard, PING);
+        }
+        let wedge = node.hub.wedge(0, LONG);
+        for raw in &mut all {
+            raw.send(&frame(0x8a, b"")).await;
+        }
+        tokio::time::sleep(patience * 2).await;
+        let released = Instant::now();
+        drop(wedge);
+        for raw in &mut all {
+            raw.send(&frame(0x81, b"alive")).await;
+        }
+        for raw in &mut all {
+            let mut heard = raw.frame().await;
+            while heard == PING {
+                heard = raw.frame().await;
+            }
+            if released.elapsed() > patience / 2 {
+                return false;
+            }
+            assert_eq!(heard, Frame { first: 0x81, payload: b"alive".to_vec() });
+        }
         true
     })
     .await;
