@@ -8,6 +8,10 @@ const CROWD_MIN: usize = 256;
 /// So long after: mostly those who leave together leave within moments, and some come back at once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Once more after this time: mimalloc lets one thread at a time give pages back, and passes over what another asks for meanwhile; what is left
+/// then it would give back only while it is used (`mi_arenas_try_purge`).
+const AGAIN: Duration = Duration::from_secs(4);
+
 /// Watches how many connections there are, to say when the memory that most of them needed is worth giving back.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
@@ -15,6 +19,8 @@ pub(super) struct Crowd {
     most: usize,
     /// When to look whether most of them have left.
     due: Option<Duration>,
+    /// It is looked at once more.
+    again: bool,
 }
 
 impl Crowd {
@@ -35,17 +41,19 @@ impl Crowd {
         self.due
     }
 
-    /// True once for each crowd of which at most a quarter is left.
+    /// True twice for each crowd of which at most a quarter is left.
     pub(super) fn is_over(&mut self, live: usize, now: Duration) -> bool {
         if self.due.is_none_or(|due| now < due) {
             return false;
         }
         self.due = None;
-        let is_over = self.has_thinned(live);
-        if is_over {
-            self.most = live;
+        if !self.has_thinned(live) {
+            return std::mem::take(&mut self.again);
         }
-        is_over
+        self.most = live;
+        self.again = true;
+        self.due = Some(now + AGAIN);
+        true
     }
 
     fn has_thinned(&self, live: usize) -> bool {
@@ -62,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_that_left_is_told_once_and_after_a_moment() {
+    fn a_crowd_that_left_is_told_twice_and_after_a_moment() {
         let second = Duration::from_secs;
         let mut crowd = Crowd::default();
         (1..=1_000).for_each(|live| crowd.came(live));
@@ -72,6 +80,8 @@ mod tests {
         assert_eq!(crowd.next(), Some(second(21)));
         assert!(!crowd.is_over(100, second(20)));
         assert!(crowd.is_over(100, second(21)) && !crowd.is_over(100, second(22)));
+        assert_eq!(crowd.next(), Some(second(25)));
+        assert!(crowd.is_over(100, second(25)) && !crowd.is_over(100, second(26)));
         // Those who are left are no crowd.
         after(0..100, &mut crowd, second(30));
         assert_eq!(crowd.next(), None);
