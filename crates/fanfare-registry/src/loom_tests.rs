@@ -61,7 +61,10 @@ fn publications(registry: &TestRegistry, shard: usize) -> Vec<(RoomId, u64, Byte
                         Some((room, seq, text.clone()))
                     }
                 },
-                RoomEvent::Joined(..) | RoomEvent::Left(..) | RoomEvent::RoomClosed(_) => None,
+                RoomEvent::Joined(..)
+                | RoomEvent::MemberJoined(..)
+                | RoomEvent::Left(..)
+                | RoomEvent::RoomClosed(_) => None,
             },
             Item::CloseRoom(_) | Item::Order(()) => None,
         })
