@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fanfare_fanout::{Delivery, LaneId, Receipt, RoomId};
 use fanfare_protocol::{Payload, Position, RoomName, UserName};
@@ -17,6 +17,7 @@ use fanfare_registry::{
 
 use crate::Hub;
 use crate::shard::Order;
+use crate::wall_clock::wall_clock;
 
 /// What may wait to come back from the log, as much as a shard's intake may hold.
 const OUTGOING: OutgoingLimits = OutgoingLimits { posts_max: 65_536, bytes_max: 64 * 1024 * 1024 };
@@ -202,8 +203,7 @@ impl EngineNode {
 
     /// A time since 1970 on the node's clock; not later than now.
     fn node_time(&self, at_ms: u64, now: Duration) -> Duration {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        now.saturating_sub(wall.saturating_sub(Duration::from_millis(at_ms)))
+        now.saturating_sub(wall_clock().saturating_sub(Duration::from_millis(at_ms)))
     }
 }
 

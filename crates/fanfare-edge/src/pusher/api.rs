@@ -2,7 +2,6 @@
 //! theirs, not those of `/api/`.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fanfare_protocol::RoomName;
@@ -18,6 +17,7 @@ use crate::api::read_body_up_to;
 use crate::hub::Hub;
 use crate::problem::{Answer, Problem, json as answer_json, method_not_allowed};
 use crate::query;
+use crate::wall_clock::wall_clock;
 
 /// Channels in one answer.
 const CHANNELS_MAX: usize = 100_000;
@@ -98,9 +98,8 @@ impl Call<'_> {
         let (method, query) = (parts.method.as_str(), parts.uri.query());
         let signed = Signed { method, path: parts.uri.path(), query };
         let key = &self.app.settings.key;
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unauthorized = |detail| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
-        signed.check_key_and_time(key, wall).map_err(unauthorized)?;
+        signed.check_key_and_time(key, wall_clock()).map_err(unauthorized)?;
         let events = if matches!(route, Route::BatchEvents) { BATCH_MAX } else { 1 };
         let body_max = events * body_bytes_max(&self.app.settings);
         let body = read_body_up_to(self.hub, incoming, body_max).await?;

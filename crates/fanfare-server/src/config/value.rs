@@ -39,6 +39,28 @@ impl fmt::Display for Origin {
     }
 }
 
+/// A list of tables, each read by `read`; what is wrong with one names its place. `list` says what is wanted, with an example.
+pub(crate) fn read_tables<T>(
+    literal: Literal<'_>,
+    list: &str,
+    read: impl Fn(&DeValue<'_>) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let all = |items: &[toml::Spanned<DeValue<'_>>]| {
+        let entry = |(index, item): (usize, &toml::Spanned<DeValue<'_>>)| {
+            read(item.get_ref()).map_err(|why| format!("{why} (entry {})", index + 1))
+        };
+        items.iter().enumerate().map(entry).collect()
+    };
+    match literal {
+        Literal::Toml(DeValue::Array(items)) => all(items),
+        Literal::Toml(_) => Err(list.to_owned()),
+        Literal::Bare(text) => match DeValue::parse(text.trim()).as_ref().map(toml::Spanned::get_ref) {
+            Ok(DeValue::Array(items)) => all(items),
+            _ => Err(list.to_owned()),
+        },
+    }
+}
+
 /// A value as its source wrote it, before a key's type has looked at it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Literal<'a> {

@@ -2,7 +2,7 @@
 
 use toml::de::DeValue;
 
-use crate::config::value::{Literal, Value, nearest};
+use crate::config::value::{Literal, Value, nearest, read_tables};
 
 /// Where a certificate and its key lie.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,20 +45,7 @@ impl Value for Vec<CertificateFiles> {
     const KIND: &'static str = "list of tables";
 
     fn read(literal: Literal<'_>) -> Result<Self, String> {
-        match literal {
-            Literal::Toml(DeValue::Array(items)) => items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| {
-                    CertificateFiles::read(item.get_ref()).map_err(|why| format!("{why} (entry {})", index + 1))
-                })
-                .collect(),
-            Literal::Toml(_) => Err(LIST.to_owned()),
-            Literal::Bare(text) => {
-                let list = DeValue::parse(text.trim()).map_err(|_| LIST.to_owned())?;
-                Self::read(Literal::Toml(list.get_ref()))
-            }
-        }
+        read_tables(literal, LIST, CertificateFiles::read)
     }
 
     fn render(&self) -> String {

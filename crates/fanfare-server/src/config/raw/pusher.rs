@@ -3,7 +3,7 @@
 use toml::de::DeValue;
 
 use super::section::section;
-use crate::config::value::{Literal, Secret, Value, nearest};
+use crate::config::value::{Literal, Secret, Value, nearest, read_tables};
 
 section! {
     /// Clients and server libraries of Pusher Channels, protocol 7; see docs/pusher.md. Off while there are no applications.
@@ -141,20 +141,7 @@ impl Value for Vec<PusherAppKeys> {
     const KIND: &'static str = "list of tables";
 
     fn read(literal: Literal<'_>) -> Result<Self, String> {
-        match literal {
-            Literal::Toml(DeValue::Array(items)) => items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| {
-                    PusherAppKeys::read(item.get_ref()).map_err(|why| format!("{why} (entry {})", index + 1))
-                })
-                .collect(),
-            Literal::Toml(_) => Err(LIST.to_owned()),
-            Literal::Bare(text) => {
-                let list = DeValue::parse(text.trim()).map_err(|_| LIST.to_owned())?;
-                Self::read(Literal::Toml(list.get_ref()))
-            }
-        }
+        read_tables(literal, LIST, PusherAppKeys::read)
     }
 
     fn render(&self) -> String {
