@@ -102,7 +102,9 @@ unit: ## unit and integration tests of all crates, the load generator's audit in
 # `unit` has run them over the path that `auto` chooses: io_uring where the kernel allows it.
 send-paths: ## the integration tests over plain writes, without io_uring
 	$(say) 'integration tests over plain writes'
-	@export REDIS_SERVER=$$(tools/need redis-server) NATS_SERVER=$$(tools/need nats-server); TEST_SEND_PATH=writev cargo test -p fanfare-server --test it $(LOCKED) -- --skip arrows --skip tidy
+	@export REDIS_SERVER=$$(tools/need redis-server) NATS_SERVER=$$(tools/need nats-server) TEST_SEND_PATH=writev; \
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run -p fanfare-server --test it $(LOCKED) -E 'not test(/^(arrows|tidy)::/)'; \
+	else cargo test -p fanfare-server --test it $(LOCKED) -- --skip arrows --skip tidy; fi
 
 doctest:
 	$(say) 'examples in the docs'
