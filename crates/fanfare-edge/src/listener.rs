@@ -9,6 +9,7 @@ pub(crate) use polled::{Peer, PolledListener};
 pub use spare::Spare;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::PathBuf;
@@ -95,18 +96,8 @@ impl Bound {
     fn bind_with(address: &Address, mode: Option<FileMode>, port: Port) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {
-                let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
-                socket.set_reuse_address(true)?;
-                socket.set_reuse_port(port == Port::Shared)?;
-                socket.set_nonblocking(true)?;
-                socket.bind(&(*address).into())?;
-                if port == Port::ToShare {
-                    socket.set_reuse_port(true)?;
-                }
-                bound_unsent(&socket)?;
-                // Frames are small and answered at once; waiting to fill a packet would delay them. Sockets take it over from their listener.
-                socket.set_tcp_nodelay(true)?;
-                socket.listen(BACKLOG)?;
+                let socket = bound(*address, port)?;
+                listen(&socket, port)?;
                 let listener: std::net::TcpListener = socket.into();
                 let address = Address::Tcp(listener.local_addr()?);
                 Ok(Self { inner: Inner::Tcp(listener), address, file: None })
@@ -186,6 +177,28 @@ impl Bound {
         };
         Ok(Self { inner, address: self.address.clone(), file: None })
     }
+}
+
+/// A TCP socket that has its address and does not listen yet.
+fn bound(address: SocketAddr, port: Port) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(port == Port::Shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    bound_unsent(&socket)?;
+    // Frames are small and answered at once; waiting to fill a packet would delay them. Sockets take it over from their listener.
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+/// Claims the port. Another process may have bound it, too, until one of the two listens: so it is shared only after that.
+fn listen(socket: &Socket, port: Port) -> io::Result<()> {
+    socket.listen(BACKLOG)?;
+    if port == Port::ToShare {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(())
 }
 
 /// Bytes the kernel takes for a peer beyond what is on its way to it. What a slow reader does not take is then queued by us, where it
@@ -314,5 +327,18 @@ mod tests {
         assert!(socket.nonblocking().expect("a flag"), "it could block its shard");
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_notsent_lowat().expect("an option"), UNSENT_BYTES_MAX);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn of_two_nodes_that_bind_a_port_at_the_same_moment_one_gets_it() {
+        let one = bound("127.0.0.1:0".parse().expect("an address"), Port::ToShare).expect("a port");
+        let address = one.local_addr().expect("an address").as_socket().expect("it is TCP");
+        let other = bound(address, Port::ToShare).expect("nobody listens yet");
+        listen(&one, Port::ToShare).expect("it is the first");
+        let error = listen(&other, Port::ToShare).expect_err("it would get half of the other's clients");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let shared = bound(address, Port::Shared).expect("another shard of the first");
+        listen(&shared, Port::Shared).expect("another shard of the first");
     }
 }
