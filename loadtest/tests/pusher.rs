@@ -90,7 +90,7 @@ fn run(url: &str, scenario: &str) -> (Option<i32>, Value) {
     let file = std::env::temp_dir().join(format!("fanfare-load-pusher-{}-{port}-{name}.json", std::process::id()));
     let output = Command::new(env!("CARGO_BIN_EXE_fanfare-load"))
         .args(scenario.split(' '))
-        .args(["--dialect", "pusher", "--url", url, "--settle", "1s", "--json", file.to_str().unwrap()])
+        .args(["--dialect", "pusher", "--url", url, "--settle", "60s", "--json", file.to_str().unwrap()])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

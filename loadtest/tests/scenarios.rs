@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -22,17 +21,16 @@ impl Drop for Floor {
 
 /// Starts the floor; `None` where this machine does not allow the mode, and says so.
 fn floor(mode: &str) -> Option<Floor> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare-floor"))
-        .args(["--port", &port.to_string(), "--mode", mode])
+        .args(["--port", "0", "--mode", mode])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut said = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    if said.starts_with("listening on") {
-        return Some(Floor { child, url: format!("ws://127.0.0.1:{port}") });
+    if let Some(address) = said.strip_prefix("listening on ") {
+        return Some(Floor { child, url: format!("ws://{}", address.trim()) });
     }
     let output = child.wait_with_output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -48,6 +46,8 @@ fn run(floor: &Floor, scenario: &str) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_fanfare-load"))
         .args(scenario.split(' '))
         .args(["--dialect", "broadcast", "--url", &floor.url, "--pid", &pid, "--json", file.to_str().unwrap()])
+        // Everything comes: until it has, on whatever machine.
+        .args(["--settle", "60s"])
         .output()
         .unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -65,6 +65,7 @@ impl Gateway {
     fn load(&self, scenario: &str, authority: &str) -> Output {
         Command::new(env!("CARGO_BIN_EXE_fanfare-load"))
             .args(scenario.split(' '))
+            .args(["--settle", "60s"])
             .args(["--url", &format!("wss://localhost:{}", self.port), "--ca"])
             .arg(self.path(authority))
             .arg("--json")
