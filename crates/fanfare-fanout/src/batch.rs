@@ -8,7 +8,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::LaneId;
-use crate::outbox::{COPY_OUT_BYTES, Piece};
+use crate::outbox::{Piece, is_part_of};
 use crate::policy::Gap;
 use crate::receipt::{Delivery, Receipt};
 use crate::room::{Census, RoomId};
@@ -472,12 +472,6 @@ impl Batch {
         }
         finished
     }
-}
-
-/// Whether `part` bytes of a buffer of `whole` are copied out of it: who is owed a few frames of a large buffer does not keep all of it
-/// alive.
-fn is_part_of(whole: usize, part: usize) -> bool {
-    whole >= COPY_OUT_BYTES && part * 2 < whole
 }
 
 /// Totals of a batch.

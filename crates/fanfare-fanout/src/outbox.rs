@@ -4,6 +4,7 @@ mod drops;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,9 +57,19 @@ pub enum Lane {
 /// Most slices handed to one vectored write; the rest follows in the next.
 const SLICES_MAX: usize = 16;
 
-/// A tail smaller than half of a shared buffer of at least this size is copied out, so that a slow reader of a few bytes
-/// does not keep the whole buffer alive.
-pub(crate) const COPY_OUT_BYTES: usize = 4_096;
+/// Less than half of a shared buffer of at least this size is copied out, so that a slow reader of a few bytes does not keep the whole
+/// buffer alive.
+const COPY_OUT_BYTES: usize = 4_096;
+
+/// Whether `part` bytes of a buffer of `whole` are copied out of it.
+pub(crate) fn is_part_of(whole: usize, part: usize) -> bool {
+    whole >= COPY_OUT_BYTES && part * 2 < whole
+}
+
+/// These bytes of a shared buffer, copied out where that is called for.
+pub(crate) fn part_of(whole: &Bytes, range: Range<usize>) -> Bytes {
+    if is_part_of(whole.len(), range.len()) { Bytes::copy_from_slice(&whole[range]) } else { whole.slice(range) }
+}
 
 /// Where frames end inside a [`Piece`].
 #[derive(Debug, Clone)]
@@ -113,7 +124,7 @@ impl Piece {
         let boundary = self.boundary_at_or_after(sent);
         self.messages = self.messages_from(sent);
         self.sent = sent;
-        if self.bytes.len() >= COPY_OUT_BYTES && self.len() * 2 < self.bytes.len() {
+        if is_part_of(self.bytes.len(), self.len()) {
             self.starts_inside = boundary != sent;
             self.bytes = Bytes::copy_from_slice(&self.bytes[sent..]);
             if let Ends::Many { base, .. } = &mut self.ends {
@@ -152,10 +163,11 @@ impl Piece {
         self.boundary_at_or_after(self.sent.max(1)) - self.sent
     }
 
-    /// The rest of the frame whose head was taken, if one was begun.
+    /// The rest of the frame whose head was taken, if one was begun. Thousands may be evicted at once in the middle of one large
+    /// message: they share it.
     pub(crate) fn begun(&self) -> Option<Bytes> {
         let inside = self.inside();
-        (inside > 0).then(|| Bytes::copy_from_slice(&self.rest()[..inside]))
+        (inside > 0).then(|| part_of(&self.bytes, self.sent..self.sent + inside))
     }
 
     /// Messages not wholly taken.

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use fanfare_fanout::{
-    Budget, Delivery, Encode, FlushQuota, OutboxLimits, Outcome, Receipt, RoomId, Shard, ShardStats, Sink,
+    Budget, Delivery, Encode, FlushQuota, LaneEvent, OutboxLimits, Outcome, Receipt, RoomId, Shard, ShardStats, Sink,
 };
 
 struct Said([u8; 128]);
@@ -112,4 +112,67 @@ fn a_receipt_costs_the_same_for_any_number_of_members() {
     let (few, many) = (count(10), count(1_000));
     assert_eq!(few, many);
     assert!(few <= 2, "the receipt and its callback, not {few}");
+}
+
+/// Connections that take 1,000 bytes of the first thing they are sent, and nothing more.
+#[derive(Default)]
+struct Stopped(Vec<bool>);
+
+impl Sink for Stopped {
+    fn send(&mut self, lane: u32, _bytes: &[u8]) -> Outcome {
+        self.0.resize(self.0.len().max(lane as usize + 1), false);
+        Outcome::Taken(if std::mem::replace(&mut self.0[lane as usize], true) { 0 } else { 1_000 })
+    }
+
+    fn send_vectored(&mut self, _lane: u32, _slices: &[IoSlice<'_>]) -> Outcome {
+        Outcome::Taken(0)
+    }
+}
+
+/// A publication of this length, made once.
+struct Long(Vec<u8>);
+
+impl Encode for Long {
+    const VARIANTS: u8 = 1;
+    type Tools = ();
+    type Room = ();
+
+    fn encode(&self, _variant: u8, _tools: &mut (), out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    fn payload_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[test]
+fn who_is_evicted_in_the_middle_of_a_long_message_gets_no_copy_of_it() {
+    const MEMBERS: usize = 200;
+    let long = Long(vec![b'x'; 64 * 1024]);
+    let stats = Arc::new(ShardStats::default());
+    let limits = OutboxLimits { outbox_bytes_max: 128 * 1024, ..OutboxLimits::default() };
+    let mut shard = Shard::new(limits, 65_536, Arc::new(Budget::new(1 << 30)), stats);
+    let lanes: Vec<_> = (0..MEMBERS).map(|_| shard.open(0)).collect();
+    assert!(lanes.iter().all(|&lane| shard.join(lane, ROOM, 0)));
+    let mut sink = Stopped::default();
+    let allocated = allocation_counter::measure(|| {
+        for seq in 1..=3 {
+            shard.accept(ROOM, seq, &long, None, None);
+            while shard.flush(&mut sink, FlushQuota::default()) {}
+        }
+        for &lane in &lanes {
+            assert!(
+                !shard.last_words(lane, b"goodbye", &mut sink),
+                "the message that was begun is still to be finished"
+            );
+        }
+    });
+    let mut events = Vec::new();
+    shard.take_events(&mut events);
+    let evicted = events.iter().filter(|event| matches!(event, LaneEvent::Evicted(..))).count();
+    assert_eq!(evicted, MEMBERS);
+    assert!(lanes.iter().all(|&lane| shard.queued(lane).bytes == long.0.len() - 1_000 + b"goodbye".len()));
+    let each = allocated.bytes_total / MEMBERS as u64;
+    assert!(each < 4_096, "{each} bytes were allocated for each who was evicted, of messages of {}", long.0.len());
 }
