@@ -90,7 +90,7 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 upgrades: ## ten upgrades on one machine under 500 connects a second: nobody is refused
 	@FANFARE_TEST_UPGRADES=10 cargo test --quiet $(LOCKED) -p fanfare-server --test it -- handover::nobody_is_refused
 
-.PHONY: drain-test test unit send-paths doctest loom api-test pusher-test sim planted-bugs planted-limits fuzz browser js-test proxy-test deploy-test package smoke soak stalled conformance load bench icount icount-baseline compare profile
+.PHONY: cluster-test drain-test test unit send-paths doctest loom api-test pusher-test sim planted-bugs planted-limits fuzz browser js-test proxy-test deploy-test package smoke soak stalled conformance load bench icount icount-baseline compare profile
 test: unit send-paths doctest loom api-test pusher-test browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, Pusher's own client and libraries, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
@@ -129,6 +129,11 @@ planted-limits: ## takes one limit after the other out of a copy of the code; th
 drain-test: ## 4,000 connections leave over 20 s: evenly, idle ones first, nobody refused (half a minute, on a quiet machine)
 	$(say) 'drain of 4,000 connections over 20 s'
 	@cargo test -p fanfare-server --test it $(LOCKED) -- --ignored --nocapture drain::four_thousand
+
+cluster-test: ## three NATS servers keep the log, one after the other dies under load: nothing is lost, every publisher is told (half a minute)
+	$(say) 'a cluster of NATS servers that die'
+	@export NATS_SERVER=$$(tools/need nats-server); \
+	cargo test -p fanfare-server --test it $(LOCKED) -- --ignored --nocapture engine::nats_cluster
 
 fuzz: ## each fuzz target for FUZZ_SECONDS=60; stops at the first crash (needs a nightly compiler; ARGS='frames' runs one)
 	$(say) 'fuzzing, $(FUZZ_SECONDS) s each'

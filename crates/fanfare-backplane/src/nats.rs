@@ -26,7 +26,7 @@ use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::{Config, Info, LastRawMessageErrorKind, StorageType, Stream};
 use async_nats::jetstream::{Context, ContextBuilder};
-use async_nats::{ConnectOptions, Event, HeaderMap};
+use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, HeaderMap};
 use fanfare_protocol::RoomName;
 use tokio::sync::Notify;
 use tracing::error;
@@ -41,13 +41,21 @@ use frame::{Frame, What};
 use reading::{Message, Reader};
 use tally::{Head, Ruling, Tally};
 
+/// What a message takes besides what its publisher has written, bytes at most: an envelope with a room and a user, and a frame.
+const AROUND_MESSAGE_BYTES_MAX: usize = 1_024;
+
+/// So long an answer of NATS is waited for, at least.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
 /// A log in NATS, and how far it was read.
 pub(crate) struct NatsLog {
     address: NatsAddress,
     names: Names,
     pace: Pace,
-    timeout: Duration,
+    /// Time to connect, and for an answer.
+    patience: Duration,
     message_bytes_max: usize,
+    replicas: usize,
     /// Tells this run of the node from all others.
     node: u64,
     /// Which log was read.
@@ -146,8 +154,9 @@ impl NatsLog {
                 written: format!("{prefix}.counts"),
             },
             pace: Pace::new(settings.log_entries_max),
-            timeout: settings.timeout,
+            patience: patience(settings.timeout),
             message_bytes_max: settings.message_bytes_max,
+            replicas: settings.replicas,
             node,
             life: 0,
             read: None,
@@ -159,6 +168,8 @@ impl NatsLog {
     async fn try_follow(&mut self, following: &Following) -> Result<std::convert::Infallible, Broken> {
         let lost = Arc::new(Notify::new());
         let context = self.connect(lost.clone()).await?;
+        let bytes_max = context.client().max_payload() - AROUND_MESSAGE_BYTES_MAX;
+        following.node.relay_stats().message_bytes_max.store(bytes_max, Ordering::Relaxed);
         tokio::select! {
             // The library would connect again by itself; what had been sent by then would not be known.
             () = lost.notified() => Err(Broken::Away("the connection was lost".into())),
@@ -169,9 +180,9 @@ impl NatsLog {
     async fn connect(&self, lost: Arc<Notify>) -> Result<Context, Broken> {
         let options = ConnectOptions::new()
             .name("fanfare")
-            .connection_timeout(self.timeout)
-            .request_timeout(Some(self.timeout))
-            .ping_interval(self.timeout)
+            .connection_timeout(self.patience)
+            .request_timeout(Some(self.patience))
+            .ping_interval(self.patience)
             .ignore_discovered_servers()
             .max_reconnects(self.address.servers().len())
             .event_callback(move |event| {
@@ -183,14 +194,20 @@ impl NatsLog {
                     }
                 }
             });
-        let client = self.address.authenticate(options).connect(self.address.servers()).await.map_err(away)?;
-        let (bytes, needed) = (client.max_payload(), self.message_bytes_max.max(counts::PART_BYTES_MAX) + 1_024);
+        let client = self
+            .address
+            .authenticate(options)
+            .connect(self.address.servers())
+            .await
+            .map_err(|error| refused(&error))?;
+        let bytes = client.max_payload();
+        let needed = self.message_bytes_max.max(counts::PART_BYTES_MAX) + AROUND_MESSAGE_BYTES_MAX;
         if bytes < needed {
             return Err(Broken::Away(
                 format!("it takes {bytes} bytes at most; set its max_payload to {needed}").into(),
             ));
         }
-        Ok(ContextBuilder::new().timeout(self.timeout).ack_timeout(self.timeout).build(client))
+        Ok(ContextBuilder::new().timeout(self.patience).ack_timeout(self.patience).build(client))
     }
 
     async fn follow_over(
@@ -232,6 +249,7 @@ impl NatsLog {
             subjects: vec![self.names.posts.clone()],
             max_messages: kept,
             storage: StorageType::File,
+            num_replicas: self.replicas,
             ..Config::default()
         };
         let log = context.get_or_create_stream(config).await.map_err(away)?;
@@ -240,7 +258,7 @@ impl NatsLog {
             // Whatever else somebody has set, such as replicas, is left alone.
             context.update_stream(Config { max_messages: kept, ..info.config.clone() }).await.map_err(away)?;
         }
-        let counts = Counts::open(context, &self.names, &log).await?;
+        let counts = Counts::open(context, &self.names, &log, self.replicas).await?;
         let (life, first, last) = bounds(&info);
         Ok(Found { log, counts, life, first, last })
     }
@@ -282,7 +300,7 @@ impl NatsLog {
             return Err(Broken::Anew("another epoch has begun"));
         };
         let mut end = start.clone();
-        let mut reader = Reader::open(&found.log, start.number + 1, found.last, self.timeout).await?;
+        let mut reader = Reader::open(&found.log, start.number + 1, found.last, self.patience).await?;
         while let Some(message) = self.next_of_past(&mut reader).await? {
             if message.count(&mut end) == Ruling::Epoch {
                 start = end.clone();
@@ -300,7 +318,7 @@ impl NatsLog {
         if let Some(tally) = found.counts.earliest(found, first).await? {
             return Ok(Some(tally));
         }
-        let mut reader = Reader::open(&found.log, first, found.last, self.timeout).await?;
+        let mut reader = Reader::open(&found.log, first, found.last, self.patience).await?;
         while let Some(message) = self.next_of_past(&mut reader).await? {
             let mut nothing = Tally::begun(0, message.number - 1, 0);
             if message.count(&mut nothing) == Ruling::Epoch {
@@ -348,7 +366,7 @@ impl NatsLog {
         let offsets = end.rooms.iter().filter_map(|(room, &count)| Some((RoomName::parse_made(room).ok()?, count)));
         following.node.begin(end.epoch, offsets.collect());
         let mut tally = start;
-        let mut reader = Reader::open(&found.log, tally.number + 1, end.number, self.timeout).await?;
+        let mut reader = Reader::open(&found.log, tally.number + 1, end.number, self.patience).await?;
         while let Some(message) = self.next_of_past(&mut reader).await? {
             let ruling = message.count(&mut tally);
             // What cannot be understood is one of the past: its room knows from the counters that it misses something.
@@ -386,6 +404,42 @@ async fn mark_ns(log: &Stream, number: u64) -> Result<Option<u64>, Broken> {
     }
 }
 
+/// How long NATS may take for one answer. Less than a publisher waits: when a server or a stream's leader is lost, and with it an answer, what was
+/// posted is sent again to another one in time.
+fn patience(timeout: Duration) -> Duration {
+    (timeout / 4).max(PATIENCE_MIN).min(timeout)
+}
+
+/// Why there is no connection, and what helps where TLS or a login fails.
+fn refused(error: &ConnectError) -> Broken {
+    let text = error.to_string();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let hint = match () {
+        () if says(&["UnknownIssuer", "BadSignature"]) => {
+            "; name the file of the authority that signed its certificate in engine.ca_file"
+        }
+        () if says(&["InvalidContentType", "corrupt message"]) => {
+            "; what answers there does not speak TLS: use nats://"
+        }
+        () if error.kind() == ConnectErrorKind::AuthorizationViolation => {
+            "; it does not let this user, password or token in: see engine.url"
+        }
+        () => "",
+    };
+    Broken::Away(format!("{text}{hint}").into())
+}
+
 fn away(error: impl Error + Send + Sync + 'static) -> Broken {
     Broken::Away(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_given_up_long_before_a_publisher_is_told() {
+        let of = |timeout| patience(Duration::from_millis(timeout)).as_millis();
+        assert_eq!([of(20_000), of(5_000), of(2_000), of(500)], [5_000, 1_250, 1_000, 500]);
+    }
 }

@@ -54,10 +54,12 @@ pub struct LogSettings {
     pub prefix: String,
     /// Entries the log keeps, and a few more.
     pub log_entries_max: u64,
-    /// Time to connect, and for an answer.
+    /// How long what is published may take to come back.
     pub timeout: Duration,
     /// The longest message that is published, bytes: what keeps the log must take it.
     pub message_bytes_max: usize,
+    /// Servers that keep a copy, where the log is made by whoever finds none.
+    pub replicas: usize,
 }
 
 /// A driver of one kind of log. What all of them promise, and `tests/it/engine.rs` of the server asks of each:

@@ -44,6 +44,12 @@ pub enum Unpublished {
     /// The room would be one too many.
     #[error("{}", PublishError::RoomsMax)]
     RoomsMax,
+    /// `limits.message_bytes_max` was raised while this runs, and the engine cannot follow.
+    #[error("the engine takes messages of {max} bytes at most; this one is longer")]
+    TooLong {
+        /// Bytes it takes.
+        max: usize,
+    },
 }
 
 /// Told where a publication stands once it has come back, before its receipt reports; or why it did not.
@@ -115,6 +121,10 @@ impl Hub {
     /// When it is not posted: then nothing is called, and nothing was published.
     pub(crate) fn post(&self, engine: &Engine, shared: Shared, told: Told) -> Result<bool, Unpublished> {
         let Shared { room, user, payload, except, receipt } = shared;
+        let max = engine.stats.message_bytes_max.load(Ordering::Relaxed);
+        if max > 0 && payload.len() > max {
+            return Err(Unpublished::TooLong { max });
+        }
         // What has come back cannot be refused any more, so what is clear now is said now.
         if !self.registry().has_place_for(&room) {
             return Err(Unpublished::RoomsMax);

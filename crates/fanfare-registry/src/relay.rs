@@ -2,7 +2,7 @@
 //! driver of that log, asks of its node. Who implements which half is introduced to the other by the server.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use fanfare_protocol::{Payload, RoomName, UserName};
 
@@ -126,4 +126,6 @@ pub struct RelayStats {
     pub unreadable: AtomicU64,
     /// Posts that were given up.
     pub overdue: AtomicU64,
+    /// The longest message that the log takes, bytes; 0: any.
+    pub message_bytes_max: AtomicUsize,
 }

@@ -36,11 +36,12 @@ pub(super) struct Counts {
 
 impl Counts {
     /// The stream; it is made if it is not there.
-    pub(super) async fn open(context: &Context, names: &Names, log: &Stream) -> Result<Self, Broken> {
+    pub(super) async fn open(context: &Context, names: &Names, log: &Stream, replicas: usize) -> Result<Self, Broken> {
         let config = Config {
             name: names.counts.clone(),
             subjects: vec![format!("{}.>", names.written)],
             storage: StorageType::File,
+            num_replicas: replicas,
             ..Config::default()
         };
         let stream = context.get_or_create_stream(config).await.map_err(away)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fanfare_fanout::{LaneId, Overloaded, RoomId};
-use fanfare_protocol::{CloseReason, ErrorCode, Position, ReplyId, RoomName};
+use fanfare_protocol::{CloseReason, Dialect, ErrorCode, Position, ReplyId, RoomName};
 use fanfare_registry::Item;
 
 use super::ShardLoop;
@@ -89,10 +89,14 @@ impl ShardLoop {
     }
 
     fn refuse_unpublished(&mut self, lane: LaneId, id: ReplyId<'_>, why: Unpublished) {
+        let dialect = self.connection(lane).map(|connection| connection.session.dialect());
+        if let (Unpublished::TooLong { max }, Some(Dialect::Text | Dialect::TextJoined)) = (why, dialect) {
+            return self.end(lane, CloseReason::MessageTooBig { max });
+        }
         let code = match why {
             Unpublished::Away | Unpublished::Unknown => ErrorCode::EngineAway,
             Unpublished::Full => ErrorCode::Overloaded,
-            Unpublished::RoomsMax => ErrorCode::LimitReached,
+            Unpublished::RoomsMax | Unpublished::TooLong { .. } => ErrorCode::LimitReached,
         };
         self.refuse(lane, code, &why.to_string(), id);
     }

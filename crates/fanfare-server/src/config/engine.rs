@@ -13,6 +13,9 @@ use super::{Config, Problem};
 /// Longest prefix, bytes.
 const PREFIX_BYTES_MAX: usize = 100;
 
+/// What NATS knows of copies.
+const REPLICAS_MAX: u64 = 5;
+
 /// A log that several nodes share; `None`: this node makes the order of its rooms itself.
 pub(super) fn log(raw: &Raw, problems: &mut Vec<Problem>) -> Option<LogSettings> {
     let engine = &raw.engine;
@@ -54,6 +57,13 @@ pub(super) fn log(raw: &Raw, problems: &mut Vec<Problem>) -> Option<LogSettings>
             complain(setting.origin.clone(), text);
         }
     }
+    if !(1..=REPLICAS_MAX).contains(&engine.replicas.value) {
+        let text = format!("`engine.replicas` = {} is not between 1 and {REPLICAS_MAX}", engine.replicas.value);
+        complain(engine.replicas.origin.clone(), text);
+    } else if engine.replicas.value > 1 && engine.kind.value != EngineKind::Nats {
+        let text = "`engine.replicas` is for NATS: replicas of a Redis are set up there, not here".to_owned();
+        complain(later(&engine.replicas, &engine.kind), text);
+    }
     if url.is_empty() {
         let text = format!("`engine.kind = \"{kind}\"` needs `engine.url`, such as {example}");
         complain(engine.kind.origin.clone(), text);
@@ -74,6 +84,7 @@ pub(super) fn log(raw: &Raw, problems: &mut Vec<Problem>) -> Option<LogSettings>
         log_entries_max: engine.log_entries_max.value,
         timeout: Duration::from_millis(engine.timeout_ms.value),
         message_bytes_max: usize::try_from(raw.limits.message_bytes_max.value).unwrap_or(usize::MAX),
+        replicas: engine.replicas.value as usize,
     })
 }
 
@@ -173,6 +184,11 @@ mod tests {
         check_refused(nats, "needs `engine.url`, such as nats://");
         check_refused(&format!("{nats}url = \"redis://:hunter2@x\""), "`engine.url`: write nats://");
         check_refused(&format!("{nats}url = \"nats://x\"\nprefix = \"a.b\""), "`engine.prefix` must be without `.`");
+        let replicas = |kind: &str| format!("[engine]\nkind = \"{kind}\"\nurl = \"{kind}://x\"\nreplicas = ");
+        let three = load(&format!("{}3", replicas("nats"))).unwrap();
+        assert_eq!((engine.replicas, three.engine.unwrap().replicas), (1, 3));
+        check_refused(&format!("{}6", replicas("nats")), "`engine.replicas` = 6 is not between 1 and 5");
+        check_refused(&format!("{}3", replicas("redis")), "`engine.replicas` is for NATS");
     }
 
     #[test]

@@ -1,7 +1,21 @@
 //! Several nodes as one gateway, over a real log of each kind: what all drivers promise is asked of each. What only one kind can do or suffer is in
 //! a file of its own.
 
+/// Each of these tests for each kind of engine.
+macro_rules! for_each_kind {
+    ($($test:ident,)*) => {
+        mod over_redis {
+            $(#[tokio::test] async fn $test() { super::$test::<super::Redis>().await; })*
+        }
+        mod over_nats {
+            $(#[tokio::test] async fn $test() { super::$test::<super::Nats>().await; })*
+        }
+    };
+}
+
 pub(crate) mod nats;
+mod nats_cluster;
+mod nats_terms;
 pub(crate) mod redis;
 mod tls;
 
@@ -92,18 +106,6 @@ fn copy_files(from: &Path, to: &Path) {
             std::fs::copy(file.path(), copy).expect("a copy");
         }
     }
-}
-
-/// Each of these tests for each kind of engine.
-macro_rules! for_each_kind {
-    ($($test:ident,)*) => {
-        mod over_redis {
-            $(#[tokio::test] async fn $test() { super::$test::<super::Redis>().await; })*
-        }
-        mod over_nats {
-            $(#[tokio::test] async fn $test() { super::$test::<super::Nats>().await; })*
-        }
-    };
 }
 
 for_each_kind! {

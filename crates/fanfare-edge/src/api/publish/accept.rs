@@ -138,6 +138,7 @@ pub(crate) fn unpublished(why: Unpublished) -> Problem {
         Unpublished::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "engine_unknown"),
         Unpublished::Full => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
         Unpublished::RoomsMax => (StatusCode::SERVICE_UNAVAILABLE, "rooms_max"),
+        Unpublished::TooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
     };
     Problem::new(status, code, why.to_string())
 }

@@ -34,5 +34,7 @@ section! {
         /// Entries of its log that are kept, for nodes that start or were away: as many as are published while a node may be away,
         /// and what the histories of rooms should have after a start. At least 2,000, twice the longest batch.
         log_entries_max: u64 = 100_000,
+        /// Servers of a NATS cluster that keep a copy of the log, 1 to 5. It counts where the streams are made; those that are there stay as they are.
+        replicas: u64 = 1,
     }
 }

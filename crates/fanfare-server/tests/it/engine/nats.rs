@@ -1,5 +1,6 @@
 //! A real NATS of a test's own, ways to it that can be cut, and what only NATS can do or suffer.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -22,9 +23,11 @@ use super::{Engine, Wire, copy_files, counted, messages, node, over, published, 
 pub(crate) struct Nats {
     folder: TempDir,
     /// What it is started with besides.
-    arguments: &'static [&'static str],
+    arguments: Vec<OsString>,
     process: Option<Child>,
     at: Arc<Mutex<Option<SocketAddr>>>,
+    /// Where it says over HTTP how it is.
+    pub(crate) monitor: Option<SocketAddr>,
     front: NatsWire,
 }
 
@@ -34,39 +37,36 @@ impl Engine for Nats {
     fn idle() -> Self {
         let at = Arc::default();
         let front = NatsWire::to(&at);
-        Self { folder: tempfile::tempdir().expect("a folder"), arguments: &[], process: None, at, front }
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            arguments: Vec::new(),
+            process: None,
+            at,
+            monitor: None,
+            front,
+        }
     }
 
     async fn run(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        let program = std::env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
         let ports = tempfile::tempdir().expect("a folder");
-        let mut command = Command::new(&program);
-        command.args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"]).arg(self.folder.path());
-        command
-            .arg("--ports_file_dir")
-            .arg(ports.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.args(self.arguments);
-        let child = command.spawn().unwrap_or_else(|error| {
-            panic!(
-                "this test needs a NATS, and {program} cannot be started: {error}. Get it with `tools/need nats-server` (make test does), \
-                 or name one in NATS_SERVER"
-            )
-        });
-        self.process = Some(child);
+        let mut command = program();
+        command.args(["--addr", "127.0.0.1", "--port", "-1", "-m", "-1", "--jetstream", "--store_dir"]);
+        command.arg(self.folder.path()).arg("--ports_file_dir").arg(ports.path()).args(&self.arguments);
+        self.process = Some(start(&mut command));
         wait_until("NATS to say where it listens", async || {
-            let at = std::fs::read_dir(ports.path()).ok().and_then(|mut files| {
+            let said = std::fs::read_dir(ports.path()).ok().and_then(|mut files| {
                 let said: Value = serde_json::from_slice(&std::fs::read(files.next()?.ok()?.path()).ok()?).ok()?;
-                said["nats"][0].as_str()?.strip_prefix("nats://")?.parse().ok()
+                let at = |what: &str| said[what][0].as_str()?.split_once("://")?.1.parse().ok();
+                Some((at("nats")?, at("monitoring")?))
             });
-            *self.at.lock() = at;
-            at.is_some()
+            (*self.at.lock(), self.monitor) = said.unzip();
+            said.is_some()
         })
         .await;
-        wait_until("JetStream to answer", async || self.ask("INFO", "").await.get("limits").is_some()).await;
+        let monitor = self.monitor.expect("it has said so");
+        wait_until("JetStream to be well", async || request(monitor, "GET", "/healthz", &[], "").await.status == 200)
+            .await;
     }
 
     fn kill(&mut self) {
@@ -106,7 +106,65 @@ impl Engine for Nats {
     }
 }
 
+/// The server's program.
+pub(crate) fn program() -> Command {
+    Command::new(std::env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned()))
+}
+
+pub(crate) fn start(command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap_or_else(|error| {
+        panic!(
+            "this test needs a NATS, and {:?} cannot be started: {error}. Get it with `tools/need nats-server` (make test does), \
+             or name one in NATS_SERVER",
+            command.get_program()
+        )
+    })
+}
+
+/// One request to the JetStream of a server, and its answer; null where there is none.
+pub(crate) async fn ask(at: SocketAddr, request: &str, body: &str) -> Value {
+    let Ok(stream) = TcpStream::connect(at).await else { return Value::Null };
+    let mut stream = BufReader::new(stream);
+    let said = format!(
+        "CONNECT {{\"verbose\":false,\"headers\":true,\"no_responders\":true}}\r\nSUB answer 1\r\n\
+         PUB $JS.API.{request} answer {}\r\n{body}\r\n",
+        body.len()
+    );
+    if stream.write_all(said.as_bytes()).await.is_err() {
+        return Value::Null;
+    }
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).await.unwrap_or(0) == 0 || line.starts_with("HMSG") {
+            // Nobody is there to answer.
+            return Value::Null;
+        }
+        if let Some(len) = line.strip_prefix("MSG answer 1 ") {
+            let mut answer = vec![0; len.trim().parse().expect("a length")];
+            return match stream.read_exact(&mut answer).await {
+                Ok(_) => serde_json::from_slice(&answer).expect("JSON"),
+                Err(_) => Value::Null,
+            };
+        }
+    }
+}
+
 impl Nats {
+    /// One that is started with this besides.
+    pub(crate) async fn with<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        let mut nats = Self::idle();
+        nats.arguments = arguments.into_iter().map(Into::into).collect();
+        nats.run().await;
+        nats
+    }
+
+    /// Where it listens itself.
+    pub(crate) fn at(&self) -> SocketAddr {
+        self.at.lock().expect("a running NATS")
+    }
+
     fn files(&self) -> PathBuf {
         self.folder.path().join("jetstream")
     }
@@ -119,31 +177,7 @@ impl Nats {
 
     /// One request to JetStream, and its answer.
     async fn ask(&self, request: &str, body: &str) -> Value {
-        let at = self.at.lock().expect("a running NATS");
-        let Ok(stream) = TcpStream::connect(at).await else { return Value::Null };
-        let mut stream = BufReader::new(stream);
-        let said = format!(
-            "CONNECT {{\"verbose\":false,\"headers\":true,\"no_responders\":true,\"user\":\"me\",\"pass\":\"hunter2\"}}\r\nSUB answer 1\r\n\
-             PUB $JS.API.{request} answer {}\r\n{body}\r\n",
-            body.len()
-        );
-        stream.write_all(said.as_bytes()).await.expect("an open connection");
-        let answered = async {
-            let mut line = String::new();
-            loop {
-                line.clear();
-                if stream.read_line(&mut line).await.unwrap_or(0) == 0 || line.starts_with("HMSG") {
-                    // Nobody is there to answer.
-                    return Value::Null;
-                }
-                if let Some(len) = line.strip_prefix("MSG answer 1 ") {
-                    let mut answer = vec![0; len.trim().parse().expect("a length")];
-                    stream.read_exact(&mut answer).await.expect("an answer");
-                    return serde_json::from_slice(&answer).expect("JSON");
-                }
-            }
-        };
-        within("an answer of NATS", answered).await
+        within("an answer of NATS", ask(self.at(), request, body)).await
     }
 
     /// A number of what a stream is now.
@@ -155,8 +189,7 @@ impl Nats {
     /// Says something that is not of Fanfare where the log listens.
     async fn interrupt(&self) {
         let before = self.state("fanfare-log", "last_seq").await;
-        let at = self.at.lock().expect("a running NATS");
-        let mut stream = TcpStream::connect(at).await.expect("a running NATS");
+        let mut stream = TcpStream::connect(self.at()).await.expect("a running NATS");
         stream
             .write_all(b"CONNECT {\"verbose\":false}\r\nPUB fanfare.log 5\r\nhello\r\n")
             .await
@@ -181,7 +214,7 @@ pub(crate) struct NatsWire {
 }
 
 impl NatsWire {
-    fn to(nats: &Arc<Mutex<Option<SocketAddr>>>) -> Self {
+    pub(crate) fn to(nats: &Arc<Mutex<Option<SocketAddr>>>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a listener");
         let at = listener.local_addr().expect("its address");
@@ -342,17 +375,4 @@ async fn what_is_not_of_fanfare_is_counted_and_left_out() {
     for node in [&one, &late] {
         assert_eq!(node.metric("fanfare_engine_unreadable_total").await, 1.0);
     }
-}
-
-#[tokio::test]
-async fn a_password_is_needed_where_nats_wants_one() {
-    let mut nats = Nats::idle();
-    nats.arguments = &["--user", "me", "--pass", "hunter2"];
-    nats.run().await;
-    let with = |login: &str| nats.toml("").replace("nats://", &format!("nats://{login}@"));
-    let refused = TestNode::dev(&with("me:wrong"));
-    let let_in = node(&with("me:hunter2")).await;
-    assert_eq!(published(&let_in, "lobby", 1).await["offset"], 1);
-    wait_until("it to be refused", async || refused.metric("fanfare_engine_failures_total").await >= 1.0).await;
-    request(refused.admin, "GET", "/readyz", &[], "").await.expect_problem(503, "engine_unread");
 }

@@ -1,28 +1,77 @@
-//! The engine over TLS: a real Redis with a certificate, and whom a node takes for it.
+//! The engine over TLS: a real Redis or NATS with a certificate, and whom a node takes for it.
 
 use std::path::Path;
 
 use serde_json::json;
 
+use super::nats::Nats;
 use super::redis::Redis;
 use super::{messages, node, published, subscriber};
 use crate::authority::Authority;
 use crate::process::Process;
-use crate::support::{metric, within};
+use crate::support::{metric, request, within};
 
-fn toml(port: u16, authorities: &Path) -> String {
+/// What keeps a log and speaks TLS.
+trait Secured: Sized {
+    const KIND: &str;
+
+    /// One with the pair of this name, and its URL.
+    async fn with_tls(authority: &Authority, name: &str) -> (Self, String);
+
+    /// Nobody has come as far as a command.
+    async fn is_as_new(&self) -> bool;
+}
+
+impl Secured for Redis {
+    const KIND: &str = "redis";
+
+    async fn with_tls(authority: &Authority, name: &str) -> (Self, String) {
+        let (redis, port) = Self::with_tls(authority, name).await;
+        (redis, format!("rediss://localhost:{port}"))
+    }
+
+    async fn is_as_new(&self) -> bool {
+        self.ask("EXISTS {fanfare}:state").await == ":0\r\n"
+    }
+}
+
+impl Secured for Nats {
+    const KIND: &str = "nats";
+
+    async fn with_tls(authority: &Authority, name: &str) -> (Self, String) {
+        let [certificate, key] = ["pem", "key"].map(|kind| authority.path(&format!("{name}.{kind}")).into_os_string());
+        let nats = Self::with(["--tls".into(), "--tlscert".into(), certificate, "--tlskey".into(), key]).await;
+        let url = format!("tls://{}", nats.at());
+        (nats, url)
+    }
+
+    async fn is_as_new(&self) -> bool {
+        let monitor = self.monitor.expect("it runs");
+        request(monitor, "GET", "/jsz", &[], "").await.json()["streams"] == 0
+    }
+}
+
+/// Both names by which the servers are called.
+const HERE: [&str; 2] = ["localhost", "127.0.0.1"];
+
+fn toml<S: Secured>(url: &str, authorities: &Path) -> String {
     format!(
-        "[engine]\nkind = \"redis\"\nurl = \"rediss://localhost:{port}\"\nca_file = {authorities:?}\n\
-         [namespaces.default]\nhistory_size = 100\n"
+        "[engine]\nkind = \"{}\"\nurl = \"{url}\"\ntimeout_ms = 60000\nca_file = {authorities:?}\n\
+         [namespaces.default]\nhistory_size = 100\n",
+        S::KIND
     )
 }
 
-#[tokio::test]
-async fn nodes_share_a_log_over_tls() {
+for_each_kind! {
+    nodes_share_a_log_over_tls,
+    an_engine_that_nobody_vouches_for_is_told_nothing,
+}
+
+async fn nodes_share_a_log_over_tls<S: Secured>() {
     let authority = Authority::new();
-    authority.write("redis", &["localhost"]);
-    let (_redis, port) = Redis::with_tls(&authority, "redis").await;
-    let toml = toml(port, &authority.file());
+    authority.write("here", &HERE);
+    let (_engine, url) = S::with_tls(&authority, "here").await;
+    let toml = toml::<S>(&url, &authority.file());
     let (one, two) = (node(&toml).await, node(&toml).await);
     let (mut there, _) = subscriber(&two, "a", None).await;
     // Longer than a record, and many.
@@ -37,43 +86,40 @@ async fn nodes_share_a_log_over_tls() {
     assert_eq!(one.metric("fanfare_engine_connected").await, 1.0);
 }
 
-#[tokio::test]
-async fn an_engine_that_nobody_vouches_for_is_told_nothing() {
+async fn an_engine_that_nobody_vouches_for_is_told_nothing<S: Secured>() {
     let (authority, other) = (Authority::new(), Authority::new());
-    authority.write("redis", &["localhost"]);
+    authority.write("here", &HERE);
     authority.write("elsewhere", &["elsewhere.example"]);
-    let (redis, port) = Redis::with_tls(&authority, "redis").await;
-    let (elsewhere, elsewhere_port) = Redis::with_tls(&authority, "elsewhere").await;
+    let (engine, url) = S::with_tls(&authority, "here").await;
+    let (elsewhere, elsewhere_url) = S::with_tls(&authority, "elsewhere").await;
     let [ours, theirs] = [&authority, &other].map(|authority| authority.file().display().to_string());
     let named = |file: &str| ("FANFARE_ENGINE__CA_FILE", file.to_owned());
-    for (what, port, authorities, expected) in [
-        ("another authority", port, named(&theirs), &["is away", "in engine.ca_file"][..]),
-        // The system trusts the other one.
-        ("one the system does not know", port, ("SSL_CERT_FILE", theirs.clone()), &["is away", "in engine.ca_file"]),
-        ("another name", elsewhere_port, named(&ours), &["is away", "elsewhere.example"]),
-    ] {
-        let url = format!("rediss://localhost:{port}");
-        let process = Process::fanfare(
+    let run = |url: &str, authorities: &(&str, String)| {
+        Process::fanfare(
             &["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
-            &[("FANFARE_ENGINE__KIND", "redis"), ("FANFARE_ENGINE__URL", &url), (authorities.0, &authorities.1)],
-        );
+            &[("FANFARE_ENGINE__KIND", S::KIND), ("FANFARE_ENGINE__URL", url), (authorities.0, &authorities.1)],
+        )
+    };
+    for (what, url, authorities, expected) in [
+        ("another authority", &url, named(&theirs), &["is away", "in engine.ca_file"][..]),
+        // The system trusts the other one.
+        ("one the system does not know", &url, ("SSL_CERT_FILE", theirs.clone()), &["is away", "in engine.ca_file"]),
+        ("another name", &elsewhere_url, named(&ours), &["is away", "elsewhere.example"]),
+    ] {
+        let process = run(url, &authorities);
         let said = process.err.clone();
         let line = tokio::task::spawn_blocking(move || said.wait_for(expected));
         let line = within(what, line).await.expect("a line that says why");
         let (_, admin) = process.addresses();
         assert_eq!(metric(admin, "fanfare_engine_connected").await, 0.0, "{what}: {line}");
     }
-    // Nobody came as far as a command.
-    for redis in [&redis, &elsewhere] {
-        assert_eq!(redis.ask("EXISTS {fanfare}:state").await, ":0\r\n");
+    for engine in [&engine, &elsewhere] {
+        assert!(engine.is_as_new().await, "nobody came as far as a command");
     }
     // With the system's trust it is followed.
-    let url = format!("rediss://localhost:{port}");
-    let process = Process::fanfare(
-        &["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
-        &[("FANFARE_ENGINE__KIND", "redis"), ("FANFARE_ENGINE__URL", &url), ("SSL_CERT_FILE", &ours)],
-    );
+    let process = run(&url, &("SSL_CERT_FILE", ours));
     let said = process.err.clone();
     let line = tokio::task::spawn_blocking(move || said.wait_for(&["is followed from entry"]));
     within("the engine to be followed", line).await.expect("a line");
+    assert!(!engine.is_as_new().await, "a node leaves something behind");
 }
