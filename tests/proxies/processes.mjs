@@ -14,6 +14,7 @@ export const BIN = resolve(HERE, process.env.FANFARE_BIN_DIR ?? '../../target/de
 const HAPROXY = process.env.HAPROXY ?? '/usr/sbin/haproxy';
 const NGINX = process.env.NGINX ?? '/usr/sbin/nginx';
 const REDIS = process.env.REDIS_SERVER ?? 'redis-server';
+const NATS = process.env.NATS_SERVER ?? 'nats-server';
 export const KEY = 'a-key-of-the-tests';
 const WAIT_MS = 20_000;
 
@@ -106,6 +107,19 @@ export class Programs {
       return running.said.includes('Ready to accept connections');
     });
     return Object.assign(running, { port, engine: `[engine]\nkind = "redis"\nurl = "redis://:${KEY}@127.0.0.1:${port}"\n` });
+  }
+
+  /** A NATS with JetStream of its own, on a port of the loopback, with a password. */
+  async nats() {
+    const [port] = await freePorts(1);
+    const home = join(this.scratch, `nats-${port}`);
+    const args = ['--addr', '127.0.0.1', '--port', `${port}`, '--jetstream', '--store_dir', home, '--user', 'fanfare', '--pass', KEY];
+    const running = this.start('nats', NATS, args);
+    await until('NATS listens', () => {
+      assert.equal(running.how, undefined, `${NATS} ended; get it with tools/need nats-server: ${running.errors}`);
+      return running.errors.includes('Server is ready');
+    });
+    return Object.assign(running, { port, engine: `[engine]\nkind = "nats"\nurl = "nats://fanfare:${KEY}@127.0.0.1:${port}"\n` });
   }
 
   /** HAProxy with deploy/haproxy.cfg; the first node for both names where there is one. */
