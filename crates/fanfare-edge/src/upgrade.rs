@@ -164,8 +164,7 @@ pub(crate) fn hand_over(
         return;
     };
     counters.handshake(Handshake::Accepted);
-    let Admission { session, identity, token, refused, since } = admission;
-    let adopted = Adopted { socket, leftover, opening, session, identity, token, refused, since, permit };
+    let adopted = Adopted { socket, leftover, opening, admission, permit };
     context.hub.registry().shards()[context.shard].push(Item::Order(Order::Adopt(Box::new(adopted))));
 }
 

@@ -16,8 +16,8 @@ use mio::{Interest, Token};
 use tracing::warn;
 
 use super::ShardLoop;
+use super::begin::wire_form;
 use super::newcomers::{Awaits, Newcomer};
-use super::orders::wire_form;
 use crate::admission::{Admission, Door};
 use crate::counters::{Handshake, TlsHandshake, Via};
 use crate::event_stream::{self, StreamHead};
@@ -373,25 +373,9 @@ impl ShardLoop {
         has_more: bool,
     ) {
         let Newcomer { lane, permit, has_hung_up, .. } = newcomer;
-        let Admission { session, identity, token, refused, since } = admission;
         self.hub.counters().handshake(Handshake::Accepted);
-        self.fanout.set_variant(lane, wire_form(&session).index());
-        self.insert(lane, session, (identity, token), permit);
-        debug_assert!(self.replies.owner.is_none(), "a handshake is not answered within a read");
-        self.replies.owner = Some(lane);
-        opening.write(&mut self.replies.data);
-        match refused {
-            Some(reason) => self.end(lane, reason),
-            None => self.greet(lane, since),
-        }
-        // A new socket takes some KiB. Were the kernel out of memory even for these, a ping could overtake the answer and the client would fail the
-        // handshake: it is lost then, and sees it.
-        self.send_replies(lane);
-        self.replies.end();
-        if !early.is_empty() {
-            self.on_bytes(lane, early);
-        }
-        self.see_to_lanes();
+        self.fanout.set_variant(lane, wire_form(&admission.session).index());
+        self.begin(lane, admission, permit, |out| opening.write(out), early);
         if has_more || has_hung_up {
             self.on_readable(lane.index, has_hung_up);
         }

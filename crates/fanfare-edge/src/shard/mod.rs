@@ -6,6 +6,7 @@
 
 mod again;
 mod allowance;
+mod begin;
 mod connection;
 mod crowd;
 mod deadlines;
@@ -65,8 +66,8 @@ use crate::hub::Hub;
 use crate::listener::Transport;
 use crate::settings::Settings;
 
+pub(crate) use self::begin::Adopted;
 pub(crate) use self::inspect::{Inspected, Inspection, Seen, Wanted};
-pub(crate) use self::orders::Adopted;
 pub use self::orders::Order;
 pub use self::start::{ShardHandle, start_shards};
 

@@ -14,7 +14,7 @@ use fanfare_guard::Verdict;
 use fanfare_protocol::{CloseReason, ErrorCode, Event, Mode, Position, ReplyId, RoomEvent, Target};
 use fanfare_registry::{Missed, PageQuery, Portion, Room};
 
-use super::orders::variant;
+use super::begin::variant;
 use super::people::Parting;
 use super::{READ_BYTES_MAX, ShardLoop};
 

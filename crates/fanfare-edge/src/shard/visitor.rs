@@ -8,8 +8,8 @@ use fanfare_protocol::wire::{Decoder, Input};
 use hyper::Request;
 
 use super::ShardLoop;
+use super::begin::wire_form;
 use super::newcomers::Awaits;
-use super::orders::wire_form;
 use crate::admission::Door;
 use crate::canary::Visit;
 use crate::source::Source;
