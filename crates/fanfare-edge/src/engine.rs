@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_fanout::{Delivery, LaneId, Receipt, RoomId};
-use fanfare_protocol::{Payload, Position, RoomName, UserName};
+use fanfare_protocol::{Position, RoomName};
 use fanfare_registry::{
     Act, Applied, Draft, Entry, Outgoing, OutgoingLimits, Portion, Post, PublishError, RelayNode, RelayStats, Stamped,
 };
@@ -52,12 +52,12 @@ pub enum Unpublished {
     },
 }
 
-/// Told where a publication stands once it has come back, before its receipt reports; or why it did not.
-pub(crate) type Told = Box<dyn FnOnce(Result<Position, Unpublished>) + Send>;
+/// Called when a post has come back, with where its publication stands, before the receipt reports; or with why it has not.
+pub(crate) type OnReturn = Box<dyn FnOnce(Result<Position, Unpublished>) + Send>;
 
 /// What waits for a post to come back.
 struct Pending {
-    told: Told,
+    on_return: OnReturn,
     receipt: Option<Arc<Receipt>>,
 }
 
@@ -105,22 +105,19 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What is to be published, and whom to tell.
-pub(crate) struct Shared {
-    pub(crate) room: RoomName,
-    pub(crate) user: Option<UserName>,
-    pub(crate) payload: Payload,
-    pub(crate) except: Option<(usize, LaneId)>,
-    pub(crate) receipt: Option<Arc<Receipt>>,
-}
-
 impl Hub {
-    /// Posts a publication to the engine; `told` is called once it has come back, or has not in time. `true`: publishers should be slowed.
+    /// Posts a publication to the engine; `on_return` is called once it has come back, or has not in time. `true`: publishers should be slowed.
     ///
     /// # Errors
     /// When it is not posted: then nothing is called, and nothing was published.
-    pub(crate) fn post(&self, engine: &Engine, shared: Shared, told: Told) -> Result<bool, Unpublished> {
-        let Shared { room, user, payload, except, receipt } = shared;
+    pub(crate) fn post(
+        &self,
+        engine: &Engine,
+        room: RoomName,
+        draft: Draft,
+        on_return: OnReturn,
+    ) -> Result<bool, Unpublished> {
+        let Draft { user, payload, except, receipt } = draft;
         let max = engine.stats.message_bytes_max.load(Ordering::Relaxed);
         if max > 0 && payload.len() > max {
             return Err(Unpublished::TooLong { max });
@@ -132,15 +129,15 @@ impl Hub {
         let is_kept = self.room_options(&room).history.is_on();
         let except = except.map(|(shard, lane)| [shard as u32, lane.index, lane.generation]);
         let act = Act::Publish { user, payload, except, is_kept };
-        self.post_act(engine, Post { room, act }, Pending { told, receipt })
+        self.post_act(engine, Post { room, act }, Pending { on_return, receipt })
     }
 
     /// Posts that a room is closed for all.
     ///
     /// # Errors
     /// When it is not posted.
-    pub(crate) fn post_close(&self, engine: &Engine, room: RoomName, told: Told) -> Result<bool, Unpublished> {
-        self.post_act(engine, Post { room, act: Act::Close }, Pending { told, receipt: None })
+    pub(crate) fn post_close(&self, engine: &Engine, room: RoomName, on_return: OnReturn) -> Result<bool, Unpublished> {
+        self.post_act(engine, Post { room, act: Act::Close }, Pending { on_return, receipt: None })
     }
 
     fn post_act(&self, engine: &Engine, post: Post, pending: Pending) -> Result<bool, Unpublished> {
@@ -204,8 +201,8 @@ impl EngineNode {
 
     /// A post of this node has come back: whoever waits for it is told where it stands, and then what became of it.
     fn settle(&self, number: u64, position: Position) {
-        let Some(Pending { told, receipt }) = self.engine.outgoing.settle(number) else { return };
-        told(Ok(position));
+        let Some(Pending { on_return, receipt }) = self.engine.outgoing.settle(number) else { return };
+        on_return(Ok(position));
         if let Some(receipt) = receipt {
             receipt.report(Delivery::default());
         }
@@ -261,7 +258,7 @@ impl RelayNode for EngineNode {
         }
         for overdue in outgoing.overdue(now, *timeout) {
             stats.overdue.fetch_add(1, Ordering::Relaxed);
-            (overdue.pending.told)(Err(if overdue.was_sent { Unpublished::Unknown } else { Unpublished::Away }));
+            (overdue.pending.on_return)(Err(if overdue.was_sent { Unpublished::Unknown } else { Unpublished::Away }));
         }
     }
 

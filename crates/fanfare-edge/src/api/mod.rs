@@ -26,7 +26,7 @@ use subtle::ConstantTimeEq;
 
 pub(crate) use self::body::{read_body_up_to, too_large};
 pub(crate) use self::document::document;
-pub(crate) use self::publish::{Accepted, publish_payload, refuse_if_over, settled};
+pub(crate) use self::publish::{Accepted, publish_draft, refuse_if_over, settled};
 use self::route::{Call, Route, Verb};
 use crate::hub::Hub;
 use crate::problem::{Answer, Problem, method_not_allowed, not_found, options};

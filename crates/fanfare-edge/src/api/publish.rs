@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::accept::accept;
-pub(crate) use self::accept::{Accepted, publish_payload};
+pub(crate) use self::accept::{Accepted, publish_draft};
 pub(super) use self::accept::{release, unpublished};
 use self::check::{Checked, check, check_batch, check_text};
 pub(crate) use self::receipt::settled;
@@ -77,8 +77,8 @@ async fn publish(call: Call, span: &mut CallSpan) -> Result<Answer, Problem> {
     span.body_read(body.len());
     refuse_if_over(&hub)?;
     let checked = if is_text { check_text(&hub, room, &body)? } else { check(&hub, &parse(&body)?)? };
-    span.checked(checked.draft().map(|draft| draft.verdict).into_iter());
-    let mut publishing = span.publish(1, checked.draft().map(|draft| &draft.room).into_iter());
+    span.checked(checked.publication().map(|publication| publication.verdict).into_iter());
+    let mut publishing = span.publish(1, checked.publication().map(|publication| &publication.room).into_iter());
     let receipt = async {
         let accepted = accept(&hub, checked)?;
         publishing.accepted();
@@ -92,9 +92,9 @@ async fn publish(call: Call, span: &mut CallSpan) -> Result<Answer, Problem> {
 async fn batch(call: Call, span: &mut CallSpan) -> Result<Answer, Problem> {
     let hub = call.hub.clone();
     let checked = check_batch(call, span).await?;
-    let drafts = || checked.iter().filter_map(Checked::draft);
-    span.checked(drafts().map(|draft| draft.verdict));
-    let mut publishing = span.publish(checked.len(), drafts().map(|draft| &draft.room));
+    let publications = || checked.iter().filter_map(Checked::publication);
+    span.checked(publications().map(|publication| publication.verdict));
+    let mut publishing = span.publish(checked.len(), publications().map(|publication| &publication.room));
     // All are accepted, in order, before the first receipt is waited for: so they travel together.
     let accepted: Vec<_> = checked.into_iter().map(|checked| accept(&hub, checked)).collect();
     publishing.accepted();

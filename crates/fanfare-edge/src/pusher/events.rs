@@ -4,6 +4,7 @@ use fanfare_fanout::LaneId;
 use fanfare_guard::{Finding, Ruling};
 use fanfare_protocol::pusher::check_event_name;
 use fanfare_protocol::{Payload, PayloadRef, RoomName};
+use fanfare_registry::Draft;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 use super::PusherAppSettings;
 use super::api::{Asked, Call, bad_request};
 use super::socket_id::has_form;
-use crate::api::{Accepted, publish_payload, refuse_if_over, settled, too_large};
+use crate::api::{Accepted, publish_draft, refuse_if_over, settled, too_large};
 use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
 use crate::problem::Problem;
 
@@ -169,7 +170,8 @@ impl Call<'_> {
     fn publish_to(self, event: &Event, room: &RoomName) -> Result<Option<Accepted>, Problem> {
         let (payload, except) = (event.payload.clone(), event.except);
         let Some(finding) = event.hold.clone() else {
-            return publish_payload(self.hub, room, None, payload, except).map(Some);
+            let draft = Draft { user: None, payload, except, receipt: None };
+            return publish_draft(self.hub, room.clone(), draft).map(Some);
         };
         let (room, at) = (room.clone(), self.hub.now());
         match self.hub.hold(HeldPublication { room, user: None, payload, except, finding, at }) {

@@ -21,6 +21,7 @@ mod newcomers;
 mod orders;
 mod people;
 mod perform;
+mod publish;
 mod pusher;
 mod read;
 mod recovery;

@@ -1,25 +1,19 @@
 //! What sessions decided, done: the only caller of the registry besides the HTTP API and the tickers.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use fanfare_fanout::{Lane, LaneId, Overloaded, Receipt, RoomId};
-use fanfare_guard::{Ruling, Verdict};
+use fanfare_fanout::{Lane, LaneId, RoomId};
+use fanfare_guard::Verdict;
 use fanfare_protocol::pusher::PusherCommand;
 use fanfare_protocol::wire::{Opcode, frame};
 use fanfare_protocol::{
     Action, CloseReason, Dialect, ErrorCode, Event, Mode, PayloadRef, Position, ReplyId, RoomName, Target, UserName,
 };
-use fanfare_registry::{Draft, Item, JoinError, Joined, Presence, PublishError};
+use fanfare_registry::{JoinError, Joined, Presence};
 use tracing::debug;
 
 use super::ShardLoop;
-use super::orders::Order;
 use super::people::Parting;
 use super::shared::ENGINE_UNREAD;
-use crate::engine::Shared;
 use crate::hub::ConnectionId;
-use crate::moderation::{HELD_FULL, HeldPublication, REJECTED};
 use crate::observed::Limit;
 
 /// What a client is told who gets no place in a room.
@@ -135,114 +129,6 @@ impl ShardLoop {
                 Mode::Room(name) => Some(name.clone()),
                 Mode::Rooms | Mode::Echo | Mode::HelloWorld | Mode::App(_) => None,
             },
-        }
-    }
-
-    fn publish(&mut self, lane: LaneId, target: &Target, payload: PayloadRef<'_>, except_self: bool, id: ReplyId<'_>) {
-        let Some(name) = self.named(lane, target) else { return };
-        let hub = self.hub.clone();
-        let Some(connection) = self.connection(lane) else { return };
-        if let Verdict::Deny(why) = hub.policy(&name).may_publish(connection.identity(), &name) {
-            return self.refuse(lane, ErrorCode::NotAllowed, why, id);
-        }
-        let user = connection.user().cloned();
-        self.publish_allowed(lane, name, user, payload, except_self, id);
-    }
-
-    /// Publishes what may be published, if moderation has nothing against it.
-    pub(super) fn publish_allowed(
-        &mut self,
-        lane: LaneId,
-        name: RoomName,
-        user: Option<UserName>,
-        payload: PayloadRef<'_>,
-        except_self: bool,
-        id: ReplyId<'_>,
-    ) {
-        let hub = self.hub.clone();
-        let except = except_self.then_some((self.index, lane));
-        let payload = match hub.judge(&name, payload) {
-            Ruling::Pass | Ruling::Observe(_) => payload.to_payload(),
-            Ruling::Mask(_, masked) => masked,
-            Ruling::Reject(_) => return self.refuse(lane, ErrorCode::Rejected, REJECTED, id),
-            Ruling::Hold(finding) => {
-                let (payload, at) = (payload.to_payload(), self.now);
-                let held = hub.hold(HeldPublication { room: name, user, payload, except, finding, at });
-                return match (held, id) {
-                    (None, _) => self.refuse(lane, ErrorCode::Overloaded, HELD_FULL, id),
-                    (Some(_), ReplyId(Some(_))) => self.answer(lane, &Event::Held { id }),
-                    (Some(_), ReplyId(None)) => {}
-                };
-            }
-        };
-        if let Some(engine) = hub.engine() {
-            let shared = Shared { room: name, user, payload, except, receipt: None };
-            return self.publish_shared(lane, &hub, engine, shared, id);
-        }
-        let mentions = hub.may_mention(&name, &payload).then(|| (user.clone(), payload.clone()));
-        let options = hub.room_options(&name);
-        // Told with the ack, which comes back to this thread: by then it is set.
-        let offset = (options.offsets && id.0.is_some()).then(Arc::<AtomicU64>::default);
-        let receipt = match id.0.map(|id| self.receipt_for(lane, id, offset.clone())).transpose() {
-            Ok(receipt) => receipt,
-            Err(Overloaded) => {
-                hub.registry().stats().overloaded.fetch_add(1, Ordering::Relaxed);
-                self.pause_publisher(lane);
-                return self.refuse(lane, ErrorCode::Overloaded, &PublishError::Overloaded.to_string(), id);
-            }
-        };
-        let has_receipt = receipt.is_some();
-        let draft = Draft { user, payload, except, receipt };
-        let published = hub.registry().publish(&name, options, draft, self.now);
-        if let (Some(offset), Ok(receipted)) = (&offset, &published) {
-            offset.store(receipted.position.offset, Ordering::Relaxed);
-        }
-        match published {
-            Ok(_) => {
-                self.owe_acks(lane, u32::from(has_receipt));
-                if let Some((user, payload)) = mentions {
-                    hub.keep_mentions(&name, user.as_ref(), &payload);
-                }
-            }
-            Err(_) if has_receipt => self.intake.release(1, 0),
-            Err(_) => {}
-        }
-        match published {
-            Ok(receipted) if receipted.is_pressed || self.intake.is_pressed() => self.pause_publisher(lane),
-            Ok(_) => {}
-            Err(error @ PublishError::Overloaded) => {
-                self.refuse(lane, ErrorCode::Overloaded, &error.to_string(), id);
-                self.pause_publisher(lane);
-            }
-            Err(error @ PublishError::RoomsMax) => {
-                self.refuse(lane, ErrorCode::LimitReached, &error.to_string(), id);
-            }
-            Err(error @ PublishError::TooFast) => self.refuse(lane, ErrorCode::TooFast, &error.to_string(), id),
-        }
-    }
-
-    /// A receipt that comes back to this shard as an order once all shards have reported. Its place in the intake is
-    /// reserved from here on, until the ack is taken out of it: a room nobody is in answers as fast as it is asked.
-    pub(super) fn receipt_for(
-        &self,
-        lane: LaneId,
-        id: &str,
-        offset: Option<Arc<AtomicU64>>,
-    ) -> Result<Arc<Receipt>, Overloaded> {
-        self.intake.reserve(0)?;
-        let id: Box<str> = id.into();
-        let intake = self.intake.clone();
-        Ok(Arc::new(Receipt::new(move |delivery| {
-            intake.push(Item::Order(Order::Ack { lane, id, offset, delivery }));
-        })))
-    }
-
-    /// Slows a publisher by not reading its socket.
-    pub(super) fn pause_publisher(&mut self, lane: LaneId) {
-        let Some(connection) = self.connection(lane) else { return };
-        connection.is_paused = true;
-        if !std::mem::replace(&mut connection.is_pressed, true) {
-            self.pressed.push(lane);
         }
     }
 

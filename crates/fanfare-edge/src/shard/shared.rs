@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fanfare_fanout::{LaneId, Overloaded, RoomId};
+use fanfare_fanout::{LaneId, RoomId};
 use fanfare_protocol::{CloseReason, Dialect, ErrorCode, Position, ReplyId, RoomName};
-use fanfare_registry::Item;
+use fanfare_registry::{Draft, Item};
 
 use super::ShardLoop;
 use super::orders::Order;
 use super::people::Parting;
-use crate::engine::{Engine, Shared, Unpublished};
+use crate::engine::{Engine, Unpublished};
 use crate::hub::Hub;
 
 /// What those are told who would enter a room before it is known where it stands.
@@ -18,25 +18,30 @@ pub(super) const ENGINE_UNREAD: &str = "this node has not read the log of its en
 
 impl ShardLoop {
     /// Posts a publication. Its ack comes once it has come back and all shards have reported, or an error when it has not in time.
-    pub(super) fn publish_shared(&mut self, lane: LaneId, hub: &Hub, engine: &Engine, shared: Shared, id: ReplyId<'_>) {
-        let tells_offset = id.0.is_some() && hub.room_options(&shared.room).offsets;
+    pub(super) fn publish_shared(
+        &mut self,
+        lane: LaneId,
+        hub: &Hub,
+        engine: &Engine,
+        room: RoomName,
+        draft: Draft,
+        id: ReplyId<'_>,
+    ) {
+        let tells_offset = id.0.is_some() && hub.room_options(&room).offsets;
         let offset = tells_offset.then(Arc::<AtomicU64>::default);
-        let receipt = match id.0.map(|id| self.receipt_for(lane, id, offset.clone())).transpose() {
-            Ok(receipt) => receipt,
-            Err(Overloaded) => {
-                hub.registry().stats().overloaded.fetch_add(1, Ordering::Relaxed);
-                self.pause_publisher(lane);
-                return self.refuse_unpublished(lane, id, Unpublished::Full);
-            }
+        let Ok(receipt) = self.receipt_for(lane, id, offset.clone()) else {
+            hub.registry().stats().overloaded.fetch_add(1, Ordering::Relaxed);
+            self.pause_publisher(lane);
+            return self.refuse_unpublished(lane, id, Unpublished::Full);
         };
         let has_receipt = receipt.is_some();
         let tell = self.unpublished_to(lane, id);
-        let told = Box::new(move |result: Result<Position, Unpublished>| match (result, offset) {
+        let on_return = Box::new(move |result: Result<Position, Unpublished>| match (result, offset) {
             (Ok(position), Some(offset)) => offset.store(position.offset, Ordering::Relaxed),
             (Ok(_), None) => {}
             (Err(why), _) => tell(why),
         });
-        match hub.post(engine, Shared { receipt, ..shared }, told) {
+        match hub.post(engine, room, Draft { receipt, ..draft }, on_return) {
             Ok(is_pressed) => {
                 self.owe_acks(lane, u32::from(has_receipt));
                 if is_pressed || self.intake.is_pressed() {
@@ -60,8 +65,8 @@ impl ShardLoop {
     pub(super) fn close_shared(&mut self, lane: LaneId, hub: &Hub, engine: &Engine, room: RoomName, id: ReplyId<'_>) {
         // Nobody waits for its ack, so an error has no place in the intake either.
         let tell = self.unpublished_to(lane, ReplyId(None));
-        let told = Box::new(move |result| _ = Result::map_err(result, tell));
-        if let Err(why) = hub.post_close(engine, room, told) {
+        let on_return = Box::new(move |result| _ = Result::map_err(result, tell));
+        if let Err(why) = hub.post_close(engine, room, on_return) {
             self.refuse_unpublished(lane, id, why);
         }
     }

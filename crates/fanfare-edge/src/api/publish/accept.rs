@@ -2,16 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-use fanfare_fanout::{Delivery, LaneId, Receipt};
-use fanfare_protocol::{Payload, Position, RoomName, UserName};
-use fanfare_registry::PublishError;
+use fanfare_fanout::{Delivery, Receipt};
+use fanfare_protocol::{Position, RoomName};
+use fanfare_registry::{Draft, PublishError};
 use hyper::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use super::check::{Checked, Draft};
+use super::check::{Checked, NewPublication};
 use super::refuse_if_over;
-use crate::engine::{Engine, Shared, Unpublished};
+use crate::engine::{Engine, Unpublished};
 use crate::hub::Hub;
 use crate::idempotency::{Outcome, Turn};
 use crate::moderation::{HELD_FULL, HeldPublication};
@@ -30,11 +30,11 @@ pub(crate) enum Accepted {
 }
 
 pub(super) fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
-    let draft = match checked {
-        Checked::New(draft) => draft,
+    let publication = match checked {
+        Checked::New(publication) => publication,
         Checked::Repeat(outcome) => return Ok(Accepted::Keyed { outcome, is_repeat: true }),
     };
-    let Draft { room, payload, except, hold, turn, .. } = draft;
+    let NewPublication { room, payload, except, hold, turn, .. } = publication;
     let except = except.map(|id| (id.shard, id.lane));
     if let Some(finding) = hold {
         let held = hub.hold(HeldPublication { room, user: None, payload, except, finding, at: hub.now() });
@@ -46,14 +46,15 @@ pub(super) fn accept(hub: &Hub, checked: Checked) -> Result<Accepted, Problem> {
             Some(turn) => Accepted::Keyed { outcome: turn.take(|outcome| outcome.held = Some(held)), is_repeat: false },
         });
     }
-    let Some(turn) = turn else { return publish_payload(hub, &room, None, payload, except) };
+    let draft = Draft { user: None, payload, except, receipt: None };
+    let Some(turn) = turn else { return publish_draft(hub, room, draft) };
     if let Some(engine) = hub.engine() {
-        return post_keyed(hub, engine, Shared { room, user: None, payload, except, receipt: None }, turn);
+        return post_keyed(hub, engine, room, draft, turn);
     }
     let outcome = turn.outcome();
     // Written by the shard that is done last, whether or not the caller still waits.
     let done = move |delivery| outcome.send_modify(|outcome| outcome.delivery = Some(delivery));
-    match try_publish(hub, &room, None, payload, except, done) {
+    match try_publish(hub, &room, draft, done) {
         Ok(position) => {
             let outcome = turn.take(|outcome| outcome.position = Some(position));
             Ok(Accepted::Keyed { outcome, is_repeat: false })
@@ -73,31 +74,25 @@ fn refused(turn: Option<Turn>, problem: Problem) -> Problem {
 pub(crate) fn release(hub: &Hub, publication: HeldPublication) -> Result<Accepted, Problem> {
     refuse_if_over(hub)?;
     let HeldPublication { room, user, payload, except, .. } = publication;
-    publish_payload(hub, &room, user, payload, except)
+    publish_draft(hub, room, Draft { user, payload, except, receipt: None })
 }
 
 /// Publishes what has been checked; nobody may be refused it any more but for bounds.
-pub(crate) fn publish_payload(
-    hub: &Hub,
-    room: &RoomName,
-    user: Option<UserName>,
-    payload: Payload,
-    except: Option<(usize, LaneId)>,
-) -> Result<Accepted, Problem> {
+pub(crate) fn publish_draft(hub: &Hub, room: RoomName, draft: Draft) -> Result<Accepted, Problem> {
     if let Some(engine) = hub.engine() {
-        return post(hub, engine, Shared { room: room.clone(), user, payload, except, receipt: None });
+        return post(hub, engine, room, draft);
     }
     let (tell, delivery) = oneshot::channel();
     let done = move |delivery| {
         // Whoever asked may have gone; the publication stands all the same.
         let _ = tell.send(delivery);
     };
-    let position = try_publish(hub, room, user, payload, except, done)?;
+    let position = try_publish(hub, &room, draft, done)?;
     Ok(Accepted::Published { position, delivery })
 }
 
 /// Posts a publication to the engine; the answer waits until it has come back.
-fn post(hub: &Hub, engine: &Engine, shared: Shared) -> Result<Accepted, Problem> {
+fn post(hub: &Hub, engine: &Engine, room: RoomName, draft: Draft) -> Result<Accepted, Problem> {
     let (tell, told) = oneshot::channel();
     let tell = Arc::new(Mutex::new(Some(tell)));
     let place = Arc::new(OnceLock::new());
@@ -109,25 +104,25 @@ fn post(hub: &Hub, engine: &Engine, shared: Shared) -> Result<Accepted, Problem>
             say(&done, Ok((position, delivery)));
         }
     });
-    let told_place = Box::new(move |result| match result {
+    let on_return = Box::new(move |result| match result {
         Ok(position) => _ = place.set(position),
         Err(why) => say(&tell, Err(why)),
     });
-    let shared = Shared { receipt: Some(Arc::new(receipt)), ..shared };
-    hub.post(engine, shared, told_place).map_err(unpublished)?;
+    let draft = Draft { receipt: Some(Arc::new(receipt)), ..draft };
+    hub.post(engine, room, draft, on_return).map_err(unpublished)?;
     Ok(Accepted::Posted(told))
 }
 
 /// The same under an idempotency key, which is free again if it does not come back.
-fn post_keyed(hub: &Hub, engine: &Engine, shared: Shared, turn: Turn) -> Result<Accepted, Problem> {
+fn post_keyed(hub: &Hub, engine: &Engine, room: RoomName, draft: Draft, turn: Turn) -> Result<Accepted, Problem> {
     let (outcome, seen) = (turn.outcome(), turn.outcome().subscribe());
     let done = move |delivery| outcome.send_modify(|outcome| outcome.delivery = Some(delivery));
-    let told = Box::new(move |result| match result {
+    let on_return = Box::new(move |result| match result {
         Ok(position) => drop(turn.take(|outcome| outcome.position = Some(position))),
         Err(why) => turn.refuse(&unpublished(why)),
     });
-    let shared = Shared { receipt: Some(Arc::new(Receipt::new(done))), ..shared };
-    hub.post(engine, shared, told).map_err(unpublished)?;
+    let draft = Draft { receipt: Some(Arc::new(Receipt::new(done))), ..draft };
+    hub.post(engine, room, draft, on_return).map_err(unpublished)?;
     Ok(Accepted::Keyed { outcome: seen, is_repeat: false })
 }
 
@@ -146,15 +141,12 @@ pub(crate) fn unpublished(why: Unpublished) -> Problem {
 fn try_publish(
     hub: &Hub,
     room: &RoomName,
-    user: Option<UserName>,
-    payload: Payload,
-    except: Option<(usize, LaneId)>,
+    draft: Draft,
     done: impl FnOnce(Delivery) + Send + 'static,
 ) -> Result<Position, Problem> {
     let receipt = Some(Arc::new(Receipt::new(done)));
-    let mentions = hub.may_mention(room, &payload).then(|| (user.clone(), payload.clone()));
-    let draft = fanfare_registry::Draft { user, payload, except, receipt };
-    match hub.registry().publish(room, hub.room_options(room), draft, hub.now()) {
+    let mentions = hub.may_mention(room, &draft.payload).then(|| (draft.user.clone(), draft.payload.clone()));
+    match hub.registry().publish(room, hub.room_options(room), Draft { receipt, ..draft }, hub.now()) {
         Ok(receipted) => {
             if let Some((user, payload)) = mentions {
                 hub.keep_mentions(room, user.as_ref(), &payload);

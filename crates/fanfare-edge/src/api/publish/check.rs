@@ -25,23 +25,23 @@ const KEY_BYTES_MAX: usize = 255;
 
 /// A publication that has been checked.
 pub(super) enum Checked {
-    New(Draft),
+    New(NewPublication),
     /// It was sent before.
     Repeat(watch::Receiver<Outcome>),
 }
 
 impl Checked {
     /// What is new in it.
-    pub(super) fn draft(&self) -> Option<&Draft> {
+    pub(super) fn publication(&self) -> Option<&NewPublication> {
         match self {
-            Self::New(draft) => Some(draft),
+            Self::New(publication) => Some(publication),
             Self::Repeat(_) => None,
         }
     }
 }
 
 /// One that was not sent before.
-pub(super) struct Draft {
+pub(super) struct NewPublication {
     pub(super) room: RoomName,
     pub(super) payload: Payload,
     pub(super) except: Option<ConnectionId>,
@@ -150,5 +150,5 @@ fn judge(
         Ruling::Reject(_) => return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", REJECTED)),
         Ruling::Hold(finding) => (payload.to_payload(), Verdict::Hold, Some(finding)),
     };
-    Ok(Checked::New(Draft { room, payload, except, hold, verdict, turn }))
+    Ok(Checked::New(NewPublication { room, payload, except, hold, verdict, turn }))
 }
