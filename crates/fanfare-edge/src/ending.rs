@@ -12,9 +12,9 @@ pub(crate) const LAST_ANSWERS_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Ending(watch::Sender<()>);
 
-/// Held by the task of a socket until it has said its last.
+/// How the task of a socket learns of the end. It is held until the socket has said its last.
 #[derive(Debug)]
-pub(crate) struct Told(watch::Receiver<()>);
+pub(crate) struct Notice(watch::Receiver<()>);
 
 impl Ending {
     pub(crate) fn new() -> Self {
@@ -22,8 +22,8 @@ impl Ending {
     }
 
     /// For one more socket.
-    pub(crate) fn told(&self) -> Told {
-        Told(self.0.subscribe())
+    pub(crate) fn notice(&self) -> Notice {
+        Notice(self.0.subscribe())
     }
 
     /// Tells all of them and waits until they have ended. Who has not got its answer by then does not read it.
@@ -34,8 +34,8 @@ impl Ending {
     }
 }
 
-impl Told {
-    /// Serves a socket to its end; once told that service ends, `finish` asks it to end after the request under way.
+impl Notice {
+    /// Serves a socket to its end; once service ends, `finish` asks it to end after the request under way.
     pub(crate) async fn serve<C: Future>(mut self, socket: C, finish: fn(Pin<&mut C>)) -> C::Output {
         let mut socket = pin!(socket);
         tokio::select! {

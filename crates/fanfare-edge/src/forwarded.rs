@@ -19,9 +19,9 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// Who came to the last trusted proxy.
+/// For whom a request was forwarded: who came to the last trusted proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum ForwardedFor {
     /// A client at this address.
     Client(IpAddr),
     /// All that are named are trusted: the first of them.
@@ -34,7 +34,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl ForwardedHeader {
     /// Reads it.
-    pub(crate) fn read(self, headers: &HeaderMap, trusted: &Trusted) -> Told {
+    pub(crate) fn read(self, headers: &HeaderMap, trusted: &Trusted) -> ForwardedFor {
         let lines = |name: HeaderName| headers.get_all(name).into_iter().rev().map(HeaderValue::as_bytes);
         match self {
             Self::XForwardedFor => last_untrusted(lines(X_FORWARDED_FOR).flat_map(x_forwarded_for), trusted),
@@ -44,16 +44,16 @@ impl ForwardedHeader {
 }
 
 /// `addresses` come last first; `None` stands for what is no address.
-fn last_untrusted(addresses: impl Iterator<Item = Option<IpAddr>>, trusted: &Trusted) -> Told {
-    let mut told = Told::Nothing;
+fn last_untrusted(addresses: impl Iterator<Item = Option<IpAddr>>, trusted: &Trusted) -> ForwardedFor {
+    let mut found = ForwardedFor::Nothing;
     for address in addresses {
         match address {
-            Some(address) if trusted.has(Some(address)) => told = Told::Trusted(address),
-            Some(address) => return Told::Client(address),
-            None => return Told::Nothing,
+            Some(address) if trusted.has(Some(address)) => found = ForwardedFor::Trusted(address),
+            Some(address) => return ForwardedFor::Client(address),
+            None => return ForwardedFor::Nothing,
         }
     }
-    told
+    found
 }
 
 /// What a line names, last first. It is a plain list: what stands before a comma, quotes or bytes that are no text, changes nothing behind it.
@@ -134,7 +134,7 @@ fn node(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn check(header: ForwardedHeader, lines: &[&str], expect: Told) {
+    fn check(header: ForwardedHeader, lines: &[&str], expect: ForwardedFor) {
         let trusted = Trusted::parse(&["10.0.0.0/8", "fd00::/8"]).unwrap();
         let name = if header == ForwardedHeader::Forwarded { "forwarded" } else { "x-forwarded-for" };
         let mut headers = HeaderMap::new();
@@ -147,8 +147,8 @@ mod tests {
         assert_eq!(header.read(&headers, &trusted), expect, "{lines:?}");
     }
 
-    fn client(address: &str) -> Told {
-        Told::Client(address.parse().unwrap())
+    fn client(address: &str) -> ForwardedFor {
+        ForwardedFor::Client(address.parse().unwrap())
     }
 
     #[test]
@@ -166,12 +166,12 @@ mod tests {
         check(&["[2001:db8::1]:4711"], client("2001:db8::1"));
         check(&["::ffff:192.0.2.7"], client("192.0.2.7"));
         check(&["192.0.2.7, ::ffff:10.1.1.1, fd00::1"], client("192.0.2.7"));
-        check(&["10.3.3.3, 10.1.1.1"], Told::Trusted("10.3.3.3".parse().unwrap()));
+        check(&["10.3.3.3, 10.1.1.1"], ForwardedFor::Trusted("10.3.3.3".parse().unwrap()));
     }
 
     #[test]
     fn what_is_no_address_where_it_counts_tells_nothing() {
-        let check = |lines: &[&str]| check(ForwardedHeader::XForwardedFor, lines, Told::Nothing);
+        let check = |lines: &[&str]| check(ForwardedHeader::XForwardedFor, lines, ForwardedFor::Nothing);
         for line in [
             "",
             ",",
@@ -200,7 +200,7 @@ mod tests {
             client("192.0.2.7"),
         );
         check(&["for=6.6.6.6;host=\"\\\", for=6.6.6.6\", for=192.0.2.7"], client("192.0.2.7"));
-        check(&["for=10.1.1.1"], Told::Trusted("10.1.1.1".parse().unwrap()));
+        check(&["for=10.1.1.1"], ForwardedFor::Trusted("10.1.1.1".parse().unwrap()));
         for line in [
             "for=unknown",
             "for=_hidden",
@@ -210,7 +210,7 @@ mod tests {
             "192.0.2.7",
             "for=\"\\192.0.2.7\"",
         ] {
-            check(&[line], Told::Nothing);
+            check(&[line], ForwardedFor::Nothing);
         }
     }
 
@@ -231,7 +231,7 @@ mod tests {
             for stranger in
                 [r#"for=6.6.6.6;x=""#, r#"for=6.6.6.6;x="\"#, r#"for=6.6.6.6, x="a"b"#, r#"for=6.6.6.6;x=a""#]
             {
-                told(stranger, Told::Nothing);
+                told(stranger, ForwardedFor::Nothing);
             }
         }
     }

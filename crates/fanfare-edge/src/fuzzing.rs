@@ -6,7 +6,7 @@ use hyper::Request;
 use hyper::header::{HeaderMap, HeaderValue};
 
 pub use crate::api::fuzzing::{Publication, api_call, publication};
-use crate::forwarded::Told;
+use crate::forwarded::ForwardedFor;
 use crate::head::{BadHead, Head, HeadLimits};
 use crate::proxied::Named;
 use crate::{ForwardedHeader, Trusted};
@@ -81,8 +81,8 @@ pub fn proxied(bytes: &[u8]) -> Result<Proxied, ()> {
 #[must_use]
 pub fn forwarded(header: ForwardedHeader, headers: &HeaderMap, trusted: &Trusted) -> Option<(IpAddr, bool)> {
     match header.read(headers, trusted) {
-        Told::Client(address) => Some((address, false)),
-        Told::Trusted(address) => Some((address, true)),
-        Told::Nothing => None,
+        ForwardedFor::Client(address) => Some((address, false)),
+        ForwardedFor::Trusted(address) => Some((address, true)),
+        ForwardedFor::Nothing => None,
     }
 }

@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 
 use crate::admission::Door;
 use crate::deadlined::Deadlined;
-use crate::ending::{Ending, Told};
+use crate::ending::{Ending, Notice};
 use crate::event_stream::{self, Granted, Handover};
 use crate::gate::{Gate, GateLimits, Permit};
 use crate::hub::Hub;
@@ -81,7 +81,7 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound, stop: impl Future<Output =
             }
         };
         match gate.enter(None, hub.now()) {
-            Ok(permit) => drop(tokio::task::spawn_local(serve_operator(hub.clone(), stream, permit, ending.told()))),
+            Ok(permit) => drop(tokio::task::spawn_local(serve_operator(hub.clone(), stream, permit, ending.notice()))),
             Err(refused) => drop(tokio::task::spawn_local(refuse(stream, refused.problem()))),
         }
     }
@@ -90,25 +90,25 @@ pub async fn serve_admin(hub: Arc<Hub>, bound: Bound, stop: impl Future<Output =
     Ok(())
 }
 
-async fn serve_operator(hub: Arc<Hub>, stream: Stream, permit: Permit, told: Told) {
+async fn serve_operator(hub: Arc<Hub>, stream: Stream, permit: Permit, notice: Notice) {
     let _permit = permit;
     let served = match stream {
-        Stream::Tcp(stream) => speak_to_operator(&hub, stream, told).await,
-        Stream::Unix(stream) => speak_to_operator(&hub, stream, told).await,
-        Stream::Tls(stream) => speak_to_operator(&hub, stream, told).await,
+        Stream::Tcp(stream) => speak_to_operator(&hub, stream, notice).await,
+        Stream::Unix(stream) => speak_to_operator(&hub, stream, notice).await,
+        Stream::Tls(stream) => speak_to_operator(&hub, stream, notice).await,
     };
     if let Err(error) = served {
         debug!(%error, "an admin connection ended");
     }
 }
 
-async fn speak_to_operator<S>(hub: &Arc<Hub>, stream: S, told: Told) -> hyper::Result<()>
+async fn speak_to_operator<S>(hub: &Arc<Hub>, stream: S, notice: Notice) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let service = service_fn(|request| async move { Ok::<_, Infallible>(admin_route(hub, request).await) });
     let served = builder(hub).serve_connection(deadlined(hub, Bytes::new(), stream), service);
-    told.serve(served, http1::Connection::graceful_shutdown).await
+    notice.serve(served, http1::Connection::graceful_shutdown).await
 }
 
 /// Counts an error of `accept`.
@@ -148,22 +148,28 @@ fn deadlined<S>(hub: &Hub, early: Bytes, stream: S) -> HttpStream<S> {
 }
 
 /// Speaks HTTP with a newcomer that did not ask for an upgrade that it can have. `early` is what has been read of it.
-pub(crate) async fn serve_client(context: Rc<ClientContext>, stream: Stream, early: Bytes, permit: Permit, told: Told) {
+pub(crate) async fn serve_client(
+    context: Rc<ClientContext>,
+    stream: Stream,
+    early: Bytes,
+    permit: Permit,
+    notice: Notice,
+) {
     let served = match stream {
         Stream::Tcp(stream) => {
             let bare = |stream| Ok(Bare { socket: bare_tcp(stream)?, tls: None });
-            speak_to_client(&context, stream, early, permit, told, bare).await
+            speak_to_client(&context, stream, early, permit, notice, bare).await
         }
         Stream::Unix(stream) => {
             let bare = |stream| Ok(Bare { socket: bare_unix(stream)?, tls: None });
-            speak_to_client(&context, stream, early, permit, told, bare).await
+            speak_to_client(&context, stream, early, permit, notice, bare).await
         }
         Stream::Tls(stream) => {
             let bare = |stream: TlsStream| {
                 let (stream, tls) = stream.into_parts();
                 Ok(Bare { socket: bare_tcp(stream)?, tls: Some(tls) })
             };
-            speak_to_client(&context, stream, early, permit, told, bare).await
+            speak_to_client(&context, stream, early, permit, notice, bare).await
         }
     };
     match served {
@@ -181,7 +187,7 @@ async fn speak_to_client<S>(
     stream: S,
     early: Bytes,
     permit: Permit,
-    told: Told,
+    notice: Notice,
     bare: fn(S) -> std::io::Result<Bare>,
 ) -> hyper::Result<Option<GrantedSocket>>
 where
@@ -197,7 +203,7 @@ where
     });
     let stream = deadlined(&context.hub, early, stream);
     let served = Some(builder(&context.hub).serve_connection(stream, service).with_upgrades());
-    told.serve(UntilGranted { served, handover, bare }, UntilGranted::finish).await
+    notice.serve(UntilGranted { served, handover, bare }, UntilGranted::finish).await
 }
 
 /// A socket out of its runtime, and what has been read of it.

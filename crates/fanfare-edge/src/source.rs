@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use hyper::header::HeaderMap;
 
 use crate::counters::Via;
-use crate::forwarded::Told;
+use crate::forwarded::ForwardedFor;
 use crate::gate::{Permit, Refused};
 use crate::hub::Hub;
 use crate::proxied::Named;
@@ -65,12 +65,12 @@ impl Source {
                 Ok(())
             }
             Self::Proxy(_) => match proxy.header.read(headers, &proxy.trusted) {
-                Told::Client(address) => permit.count(address, hub.now()),
-                Told::Trusted(address) => {
+                ForwardedFor::Client(address) => permit.count(address, hub.now()),
+                ForwardedFor::Trusted(address) => {
                     permit.tell(Some(address));
                     Ok(())
                 }
-                Told::Nothing => {
+                ForwardedFor::Nothing => {
                     permit.count_unnamed()?;
                     hub.counters().via(Via::Unknown);
                     Ok(())

@@ -386,8 +386,8 @@ impl ShardLoop {
         let Some(socket) = self.take_out(lane) else { return };
         let (hub, is_over) = (self.hub.clone(), self.is_over.clone());
         let context = Rc::new(ClientContext { hub, shard: self.index, source, is_over });
-        let told = self.http.told();
-        self.serve_apart(socket, |stream| http::serve_client(context, stream, early, permit, told));
+        let notice = self.http.notice();
+        self.serve_apart(socket, |stream| http::serve_client(context, stream, early, permit, notice));
     }
 
     /// Serves a socket by a task.

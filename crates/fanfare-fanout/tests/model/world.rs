@@ -70,7 +70,8 @@ pub(crate) struct Before {
     pub(crate) has_queue: bool,
 }
 
-pub(crate) type Told = Arc<Mutex<BTreeMap<(u64, u64), Vec<Delivery>>>>;
+/// What receipts have told, by room and number of the event.
+pub(crate) type Deliveries = Arc<Mutex<BTreeMap<(u64, u64), Vec<Delivery>>>>;
 
 pub(crate) struct World {
     pub(crate) dice: Dice,
@@ -95,7 +96,7 @@ pub(crate) struct World {
     /// Number of the last event of each room.
     pub(crate) seqs: BTreeMap<u64, u64>,
     pub(crate) backlog: VecDeque<(Said, Option<LaneId>, Option<Arc<Receipt>>)>,
-    pub(crate) told: Told,
+    pub(crate) told: Deliveries,
     pub(crate) receipts_asked: BTreeSet<(u64, u64)>,
     /// Events whose receipt had been told before the operation under way.
     pub(crate) told_before: BTreeSet<(u64, u64)>,
@@ -135,7 +136,7 @@ impl World {
             clients: Vec::new(),
             seqs: BTreeMap::new(),
             backlog: VecDeque::new(),
-            told: Told::default(),
+            told: Deliveries::default(),
             receipts_asked: BTreeSet::new(),
             told_before: BTreeSet::new(),
             accepted: Released::default(),
