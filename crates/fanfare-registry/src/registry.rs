@@ -96,7 +96,7 @@ pub struct Registry<O> {
     /// Whether there is something in `shared`; it is there for good then.
     is_shared: AtomicBool,
     /// The log whose order the rooms follow, if it is not made here. A leaf among the locks.
-    shared: Mutex<Option<shared::Shared>>,
+    shared: Mutex<Option<shared::FollowedLog>>,
 }
 
 impl<O> Registry<O> {

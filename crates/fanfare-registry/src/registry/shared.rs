@@ -18,9 +18,9 @@ use crate::sync::MutexGuard;
 /// So far ahead of this node somebody may be who was on another one before.
 const AHEAD_MAX: u64 = 1 << 20;
 
-/// What is known of the log.
+/// What is known of the log that this node follows.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct FollowedLog {
     /// The epoch of all rooms with a history.
     pub(super) epoch: u64,
     /// How far rooms have counted that are not here.
@@ -44,7 +44,7 @@ impl<O> Registry<O> {
     /// Follows a log of this epoch from here on. All rooms end; `lost` makes the order that tells shards with members of one.
     pub fn share(&self, epoch: u64, offsets: HashMap<RoomName, u64>, lost: impl Fn(RoomId) -> O) {
         // First, so that a room that is made meanwhile has the new epoch.
-        *self.shared.lock() = Some(Shared { epoch, offsets, is_reading: true });
+        *self.shared.lock() = Some(FollowedLog { epoch, offsets, is_reading: true });
         self.is_shared.store(true, Ordering::Release);
         let mut rooms = Vec::new();
         self.rooms.for_each(|room| rooms.push(room.clone()));
@@ -77,8 +77,8 @@ impl<O> Registry<O> {
             state.offset = counted;
             self.keeping.settle(&room, &mut state);
         }
-        if let Some(shared) = &mut *self.shared.lock() {
-            shared.is_reading = false;
+        if let Some(log) = &mut *self.shared.lock() {
+            log.is_reading = false;
         }
     }
 
@@ -118,23 +118,18 @@ impl<O> Registry<O> {
         if is_kept {
             self.make_place(name, draft.payload.len());
         }
-        let mut draft = Some(draft);
+        let mut draft = draft;
         loop {
-            let applied = self.in_room(name, options, now, |room, state| {
-                let draft = draft.take()?;
-                Some(self.apply_locked(room, state, draft, stamped, &lost, now))
-            });
-            match applied.flatten() {
+            let fit = self
+                .in_room(name, options, now, |room, state| self.apply_locked(room, state, draft, stamped, &lost, now));
+            match fit {
                 Some(Fit::Applied(receipted)) => return Ok(receipted),
                 Some(Fit::Busy(draft)) => return Err(draft),
                 // A new room is made.
-                Some(Fit::Lost(again)) => draft = Some(again),
+                Some(Fit::Lost(again)) => draft = again,
+                // No place for the room: nobody is in it, and it will know later how far it has counted.
                 None => {
-                    // No place for the room: nobody is in it, and it will know later how far it has counted.
-                    if let (Some(shared), Some(offset)) = (&mut *self.shared.lock(), stamped.offset.filter(|_| is_kept))
-                    {
-                        shared.offsets.insert(name.clone(), offset);
-                    }
+                    self.note_offset(name, stamped.offset.filter(|_| is_kept));
                     return Ok(nowhere());
                 }
             }
@@ -197,7 +192,7 @@ impl<O> Registry<O> {
         if !self.is_shared.load(Ordering::Acquire) {
             return None;
         }
-        self.shared.lock().as_ref().map(|shared| shared.epoch)
+        self.shared.lock().as_ref().map(|log| log.epoch)
     }
 
     /// Where a room with a history begins that is made now: its epoch, and how far the log has counted. The directory's stripe is locked.
@@ -205,10 +200,10 @@ impl<O> Registry<O> {
         if !self.is_shared.load(Ordering::Acquire) {
             return None;
         }
-        let mut shared = self.shared.lock();
-        let shared = shared.as_mut()?;
-        let offset = if shared.is_reading { None } else { shared.offsets.remove(name) };
-        Some(Position { epoch: shared.epoch, offset: offset.unwrap_or(0) })
+        let mut log = self.shared.lock();
+        let log = log.as_mut()?;
+        let offset = if log.is_reading { None } else { log.offsets.remove(name) };
+        Some(Position { epoch: log.epoch, offset: offset.unwrap_or(0) })
     }
 
     /// A room is not here any more: remembers how far it has counted. The directory's stripe is locked.
@@ -220,18 +215,25 @@ impl<O> Registry<O> {
         self.note_counted(room, offset);
     }
 
+    /// How far the log has counted a room that is not here.
+    fn note_offset(&self, name: &RoomName, offset: Option<u64>) {
+        if let (Some(log), Some(offset)) = (&mut *self.shared.lock(), offset) {
+            log.offsets.insert(name.clone(), offset);
+        }
+    }
+
     fn note_counted(&self, room: &Room, offset: u64) {
-        let mut shared = self.shared.lock();
-        let Some(shared) = shared.as_mut().filter(|shared| shared.epoch == room.epoch()) else { return };
+        let mut log = self.shared.lock();
+        let Some(log) = log.as_mut().filter(|log| log.epoch == room.epoch()) else { return };
         // While the past is read, what is known of a room is later than what the room has seen.
-        let known = shared.offsets.entry(room.name().clone()).or_default();
+        let known = log.offsets.entry(room.name().clone()).or_default();
         *known = offset.max(*known);
     }
 
     fn counted(&self, room: &Room) -> u64 {
-        let mut shared = self.shared.lock();
-        let shared = shared.as_mut().filter(|shared| shared.epoch == room.epoch());
-        shared.and_then(|shared| shared.offsets.remove(room.name())).unwrap_or(0)
+        let mut log = self.shared.lock();
+        let log = log.as_mut().filter(|log| log.epoch == room.epoch());
+        log.and_then(|log| log.offsets.remove(room.name())).unwrap_or(0)
     }
 
     /// Whether somebody may be that far: it was on another node, which is ahead of this one.
