@@ -11,107 +11,72 @@ pub(super) fn encode_room_event(event: &RoomEvent, named: bool, out: &mut Vec<u8
         RoomEvent::Message(room, published) => {
             let length = object_length(named.then_some(room)) + published_length(published);
             object("message", length, out, |fields| {
-                fields.payload(&published.payload);
-                fields.room(named, room);
-                fields.user(published.user.as_ref());
-                fields.offset(published.offset);
+                fields.payload(&published.payload).room(named, room);
+                fields.user(published.user.as_ref()).offset(published.offset);
             });
         }
         RoomEvent::Joined(room, user) => came_or_went("joined", room, user.as_ref(), named, out),
         RoomEvent::MemberJoined(room, user, _) => came_or_went("joined", room, Some(user), named, out),
         RoomEvent::Left(room, user) => came_or_went("left", room, user.as_ref(), named, out),
         RoomEvent::RoomClosed(room) => {
-            object("room_closed", object_length(named.then_some(room)), out, |fields| fields.room(named, room));
+            object("room_closed", object_length(named.then_some(room)), out, |fields| _ = fields.room(named, room));
         }
     }
 }
 
 fn came_or_went(name: &'static str, room: &RoomName, user: Option<&UserName>, named: bool, out: &mut Vec<u8>) {
     let length = object_length(named.then_some(room)) + user.map_or(0, name_length);
-    object(name, length, out, |fields| {
-        fields.room(named, room);
-        fields.user(user);
-    });
+    object(name, length, out, |fields| _ = fields.room(named, room).user(user));
 }
 
 pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
     match *event {
         Event::Welcome { connection, heartbeat_ms, user, token, node } => object("welcome", 128, out, |fields| {
-            fields.text("connection", connection);
-            fields.number("heartbeat_ms", heartbeat_ms);
-            fields.user(user);
-            fields.optional("token", token);
-            fields.text("node", node);
+            fields.text("connection", connection).number("heartbeat_ms", heartbeat_ms);
+            fields.user(user).optional("token", token).text("node", node);
         }),
         Event::Subscribed { room, position, recovered, id } => object("subscribed", 128, out, |fields| {
-            fields.room(named, room);
-            fields.text("epoch", &Position::epoch_text(position.epoch));
-            fields.number("offset", position.offset);
-            fields.flag("recovered", recovered);
-            fields.id(id);
+            fields.room(named, room).position(position).flag("recovered", recovered).id(id);
         }),
         Event::Unsubscribed { room, id } => object("unsubscribed", object_length(Some(room)), out, |fields| {
-            fields.room(named, room);
-            fields.id(id);
+            fields.room(named, room).id(id);
         }),
         Event::Ack { offset, delivered, dropped, evicted, id } => object("ack", 96, out, |fields| {
-            fields.offset(offset);
-            fields.counts(delivered, dropped, evicted);
-            fields.id(id);
+            fields.offset(offset).counts(delivered, dropped, evicted).id(id);
         }),
         Event::Sent { delivered, queued, id } => object("ack", 96, out, |fields| {
-            fields.counts(delivered, 0, 0);
-            fields.flag("queued", queued);
-            fields.id(id);
+            fields.counts(delivered, 0, 0).flag("queued", queued).id(id);
         }),
         Event::Told { message, user, mention, at_ms } => told(message, user, mention, at_ms, out),
         Event::Inbox { count, dropped } => object("inbox", 64, out, |fields| {
-            fields.number("count", count);
-            fields.number("dropped", dropped);
+            fields.number("count", count).number("dropped", dropped);
         }),
         Event::Held { id } => object("ack", 96, out, |fields| {
-            fields.counts(0, 0, 0);
-            fields.flag("held", true);
-            fields.id(id);
+            fields.counts(0, 0, 0).flag("held", true).id(id);
         }),
         Event::Presence { room, count, members, next, id } => {
             object("presence", 96 + 40 * members.len(), out, |fields| {
-                fields.room(named, room);
-                fields.number("count", count);
-                fields.members(members);
-                fields.optional("next", next.map(UserName::as_str));
-                fields.id(id);
+                fields.room(named, room).number("count", count).members(members);
+                fields.optional("next", next.map(UserName::as_str)).id(id);
             });
         }
         Event::History { room, page, id } => {
             let length = object_length(Some(room)) + 64 + page_length(page);
-            object("history", length, out, |fields| {
-                fields.room(named, room);
-                fields.page(page);
-                fields.id(id);
-            });
+            object("history", length, out, |fields| _ = fields.room(named, room).page(page).id(id));
         }
         Event::Gap { room, from, to, count } => object("gap", object_length(Some(room)) + 64, out, |fields| {
-            fields.room(named, room);
-            fields.number("from", from);
-            fields.number("to", to);
-            fields.number("count", count);
+            fields.room(named, room).number("from", from).number("to", to).number("count", count);
         }),
         Event::Refreshed { expires_in, id } => object("refreshed", 64, out, |fields| {
-            if let Some(expires_in) = expires_in {
-                fields.number("expires_in", expires_in);
-            }
-            fields.id(id);
+            fields.optional_number("expires_in", expires_in).id(id);
         }),
-        Event::Expires { expires_in } => {
-            object("expires", 48, out, |fields| fields.number("expires_in", expires_in));
-        }
-        Event::Pong { id } => object("pong", 32, out, |fields| fields.id(id)),
-        Event::Drain { retry_ms } => object("drain", 40, out, |fields| fields.number("retry_ms", retry_ms)),
+        Event::Expires { expires_in } => object("expires", 48, out, |fields| {
+            fields.number("expires_in", expires_in);
+        }),
+        Event::Pong { id } => object("pong", 32, out, |fields| _ = fields.id(id)),
+        Event::Drain { retry_ms } => object("drain", 40, out, |fields| _ = fields.number("retry_ms", retry_ms)),
         Event::Error { code, message, id } => object("error", 96 + message.len(), out, |fields| {
-            fields.text("code", code.as_str());
-            fields.text("message", message);
-            fields.id(id);
+            fields.text("code", code.as_str()).text("message", message).id(id);
         }),
     }
 }
@@ -120,12 +85,11 @@ pub(super) fn encode_event(event: &Event<'_>, named: bool, out: &mut Vec<u8>) {
 fn told(message: &Payload, user: Option<&UserName>, mention: Option<&RoomName>, at_ms: u64, out: &mut Vec<u8>) {
     let length = object_length(mention) + 64 + message.len() + user.map_or(0, name_length);
     object("message", length, out, |fields| {
-        fields.payload(message);
-        fields.user(user);
+        fields.payload(message).user(user);
         match mention {
             Some(room) => fields.text("mention", room.as_str()),
             None => fields.flag("direct", true),
-        }
+        };
         fields.number("at", at_ms);
     });
 }
@@ -181,68 +145,65 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn key(&mut self, key: &'static str) {
-        self.out.extend_from_slice(b",\"");
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
-    /// A value that is JSON already.
-    fn raw(&mut self, key: &'static str, json: &str) {
-        self.key(key);
-        self.out.extend_from_slice(json.as_bytes());
-    }
-
-    fn text(&mut self, key: &'static str, text: &str) {
+    fn text(&mut self, key: &'static str, text: &str) -> &mut Self {
         self.key(key);
         string(text, self.out);
+        self
     }
 
-    fn number(&mut self, key: &'static str, number: u64) {
+    fn optional(&mut self, key: &'static str, text: Option<&str>) -> &mut Self {
+        match text {
+            Some(text) => self.text(key, text),
+            None => self,
+        }
+    }
+
+    fn number(&mut self, key: &'static str, number: u64) -> &mut Self {
         self.key(key);
         serde_json::to_writer(&mut *self.out, &number).expect("writing a number to memory does not fail");
+        self
     }
 
-    fn flag(&mut self, key: &'static str, is_set: bool) {
-        self.raw(key, if is_set { "true" } else { "false" });
-    }
-
-    fn optional(&mut self, key: &'static str, text: Option<&str>) {
-        if let Some(text) = text {
-            self.text(key, text);
+    fn optional_number(&mut self, key: &'static str, number: Option<u64>) -> &mut Self {
+        match number {
+            Some(number) => self.number(key, number),
+            None => self,
         }
+    }
+
+    fn flag(&mut self, key: &'static str, is_set: bool) -> &mut Self {
+        self.raw(key, if is_set { "true" } else { "false" })
     }
 
     /// What became of a publication.
-    fn counts(&mut self, delivered: u64, dropped: u64, evicted: u64) {
-        self.number("delivered", delivered);
-        self.number("dropped", dropped);
-        self.number("evicted", evicted);
+    fn counts(&mut self, delivered: u64, dropped: u64, evicted: u64) -> &mut Self {
+        self.number("delivered", delivered).number("dropped", dropped).number("evicted", evicted)
     }
 
-    fn room(&mut self, named: bool, room: &RoomName) {
-        if named {
-            self.text("room", room.as_str());
+    fn room(&mut self, named: bool, room: &RoomName) -> &mut Self {
+        if named { self.text("room", room.as_str()) } else { self }
+    }
+
+    fn user(&mut self, user: Option<&UserName>) -> &mut Self {
+        self.optional("user", user.map(UserName::as_str))
+    }
+
+    fn offset(&mut self, offset: Option<u64>) -> &mut Self {
+        self.optional_number("offset", offset)
+    }
+
+    fn position(&mut self, position: Position) -> &mut Self {
+        self.text("epoch", &Position::epoch_text(position.epoch)).number("offset", position.offset)
+    }
+
+    fn id(&mut self, id: ReplyId<'_>) -> &mut Self {
+        match id.0 {
+            Some(id) => self.raw("id", id),
+            None => self,
         }
     }
 
-    fn user(&mut self, user: Option<&UserName>) {
-        self.optional("user", user.map(UserName::as_str));
-    }
-
-    fn offset(&mut self, offset: Option<u64>) {
-        if let Some(offset) = offset {
-            self.number("offset", offset);
-        }
-    }
-
-    fn id(&mut self, id: ReplyId<'_>) {
-        if let Some(id) = id.0 {
-            self.raw("id", id);
-        }
-    }
-
-    fn members(&mut self, members: &[UserName]) {
+    fn members(&mut self, members: &[UserName]) -> &mut Self {
         self.key("members");
         self.out.push(b'[');
         for (index, member) in members.iter().enumerate() {
@@ -251,9 +212,10 @@ impl Fields<'_> {
             self.out.push(b'}');
         }
         self.out.push(b']');
+        self
     }
 
-    fn page(&mut self, page: &HistoryPage) {
+    fn page(&mut self, page: &HistoryPage) -> &mut Self {
         self.key("messages");
         self.out.push(b'[');
         for (index, past) in page.messages.iter().enumerate() {
@@ -263,24 +225,23 @@ impl Fields<'_> {
             self.past(past);
         }
         self.out.push(b']');
-        self.text("epoch", &Position::epoch_text(page.position.epoch));
-        self.number("offset", page.position.offset);
-        if let Some(recovered) = page.recovered {
-            self.flag("recovered", recovered);
+        self.position(page.position);
+        match page.recovered {
+            Some(recovered) => self.flag("recovered", recovered),
+            None => self,
         }
     }
 
+    /// One message of a page: an object of its own.
     fn past(&mut self, past: &Past) {
         let start = self.out.len();
-        self.offset(past.published.offset);
-        self.payload(&past.published.payload);
-        self.user(past.published.user.as_ref());
-        self.number("at", past.at_ms);
+        self.offset(past.published.offset).payload(&past.published.payload);
+        self.user(past.published.user.as_ref()).number("at", past.at_ms);
         self.out[start] = b'{';
         self.out.push(b'}');
     }
 
-    fn payload(&mut self, payload: &Payload) {
+    fn payload(&mut self, payload: &Payload) -> &mut Self {
         self.key("message");
         match payload {
             Payload::Json(json) => self.out.extend_from_slice(json),
@@ -298,6 +259,20 @@ impl Fields<'_> {
                 self.out.extend_from_slice(br#"","encoding":"base64""#);
             }
         }
+        self
+    }
+
+    /// A value that is JSON already.
+    fn raw(&mut self, key: &'static str, json: &str) -> &mut Self {
+        self.key(key);
+        self.out.extend_from_slice(json.as_bytes());
+        self
+    }
+
+    fn key(&mut self, key: &'static str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 }
 
