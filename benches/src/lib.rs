@@ -4,7 +4,7 @@
 //! A [`Stage`] is made once and then repeats one operation in its steady state: buffers have their size, maps their
 //! entries. Every operation checks what it got, so that a stage cannot become fast by doing nothing.
 //!
-//! Here are no sockets and no system calls. What the kernel takes of a delivery is measured by `fanfare-load`.
+//! What it deliberately does not know: sockets and system calls. What the kernel takes of a delivery is measured by `fanfare-load`.
 
 use std::fmt;
 

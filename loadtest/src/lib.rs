@@ -6,6 +6,8 @@
 //! with the pure [`audit`], and the [`report`] says what was owed and what came.
 //!
 //! Nothing is sampled: a gateway that loses, doubles, displaces or changes one message in any number of them is found.
+//!
+//! What it deliberately does not know: the gateway's insides. It sees what any client sees, and what the system says of a process.
 
 pub mod audit;
 pub mod cli;

@@ -7,6 +7,8 @@
 //!
 //! mimalloc returns free pages to the system in passing, while it allocates. A gateway that a crowd has left does not, so it says when: [`give_back`].
 //! That is the crate's one call that Rust cannot check, and the reason for the crate.
+//!
+//! What it deliberately does not know: who asks for memory, and when a crowd has left.
 
 /// The allocator, for `#[global_allocator]`.
 pub use mimalloc::MiMalloc as Allocator;

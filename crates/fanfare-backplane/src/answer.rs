@@ -28,12 +28,12 @@ impl From<RedisError> for Broken {
 fn hint(error: &RedisError) -> &'static str {
     let text = error.to_string();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    match () {
-        () if says(&["UnknownIssuer", "BadSignature"]) => {
-            "; name the file of the authority that signed its certificate in engine.ca_file"
-        }
-        () if says(&["InvalidContentType"]) => "; what answers there does not speak TLS: use redis://",
-        () => "",
+    if says(&["UnknownIssuer", "BadSignature"]) {
+        "; name the file of the authority that signed its certificate in engine.ca_file"
+    } else if says(&["InvalidContentType"]) {
+        "; what answers there does not speak TLS: use redis://"
+    } else {
+        ""
     }
 }
 

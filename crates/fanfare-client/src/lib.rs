@@ -10,6 +10,9 @@
 //!
 //! It never reconnects by itself, keeps no queue of its own beyond the bytes that wait to be written, and rolls no dice: the
 //! caller passes them in.
+//!
+//! What it deliberately does not know: how the gateway works. It shares names, positions and close codes with it, and reads and writes frames by a codec of
+//! its own, so that a mistake of one side is not made by both.
 
 mod backoff;
 mod connection;

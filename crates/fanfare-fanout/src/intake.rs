@@ -54,7 +54,9 @@ pub struct Overloaded;
 pub struct Intake<T> {
     queue: Queue<T>,
     wake: Wake,
+    /// Publications that are owed. Any thread adds, before it pushes; the shard takes away.
     items: AtomicUsize,
+    /// Their payload, written with `items`.
     bytes: AtomicUsize,
     limits: IntakeLimits,
 }

@@ -5,6 +5,8 @@
 //! safe interface sound. What it saves is the entry into the kernel for each socket.
 //!
 //! Elsewhere than on Linux, and where the kernel or the container forbids io_uring, [`BatchSender::new`] says so and the caller uses plain sends.
+//!
+//! What it deliberately does not know: what the bytes are, whose the sockets are, and what becomes of those that were not taken.
 
 #[cfg(target_os = "linux")]
 mod linux;
