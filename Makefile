@@ -128,7 +128,7 @@ planted-limits: ## takes one limit after the other out of a copy of the code; th
 
 drain-test: ## 4,000 connections leave over 20 s: evenly, idle ones first, nobody refused (half a minute, on a quiet machine)
 	$(say) 'drain of 4,000 connections over 20 s'
-	@cargo test -p fanfare-server --test it $(LOCKED) -- --ignored --nocapture drain::four_thousand
+	@cargo test -p fanfare-server --test it $(LOCKED) -- --ignored --nocapture drain::pace::four_thousand
 
 cluster-test: ## three NATS servers keep the log, one after the other dies under load: nothing is lost, every publisher is told (half a minute)
 	$(say) 'a cluster of NATS servers that die'
