@@ -91,7 +91,7 @@ upgrades: ## ten upgrades on one machine under 500 connects a second: nobody is 
 	@FANFARE_TEST_UPGRADES=10 cargo test --quiet $(LOCKED) -p fanfare-server --test it -- handover::nobody_is_refused
 
 .PHONY: cluster-test drain-test test unit send-paths doctest loom api-test pusher-test sim planted-bugs planted-limits fuzz browser js-test proxy-test deploy-test package smoke soak stalled conformance load bench icount icount-baseline compare profile
-test: unit send-paths doctest loom api-test pusher-test browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, Pusher's own client and libraries, browser, JavaScript client, HAProxy and nginx, deploy/; installs what it needs
+test: unit send-paths doctest loom api-test pusher-test browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, Pusher's own client and libraries, browser, JavaScript client, HAProxy, nginx and Envoy, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
 unit: ## unit and integration tests of all crates, the load generator's audit included
@@ -157,8 +157,8 @@ js-test: ## the JavaScript client: alone, against a real server, and in Chromium
 	$(say) 'JavaScript client'
 	@tools/js test "$(TARGET)" $(LOCKED)
 
-proxy-test: ## the gateway behind HAProxy and nginx, with the files of deploy/ (PROXY_LONG=1: idle for 100 s, too)
-	$(say) 'behind HAProxy and nginx'
+proxy-test: ## the gateway behind HAProxy, nginx and Envoy (from PyPI), with the files of deploy/ (PROXY_LONG=1: idle for 100 s, too)
+	$(say) 'behind HAProxy, nginx and Envoy'
 	@tools/proxies "$(TARGET)" $(LOCKED)
 
 deploy-test: ## the files of deploy/: systemd, Kubernetes, Prometheus; each alert fired by a fault (needs the network once: PyPI)

@@ -13,6 +13,7 @@ const DEPLOY = resolve(HERE, '../../deploy');
 export const BIN = resolve(HERE, process.env.FANFARE_BIN_DIR ?? '../../target/debug');
 const HAPROXY = process.env.HAPROXY ?? '/usr/sbin/haproxy';
 const NGINX = process.env.NGINX ?? '/usr/sbin/nginx';
+const ENVOY = process.env.ENVOY ?? 'envoy';
 const REDIS = process.env.REDIS_SERVER ?? 'redis-server';
 const NATS = process.env.NATS_SERVER ?? 'nats-server';
 export const KEY = 'a-key-of-the-tests';
@@ -172,5 +173,26 @@ export class Programs {
       return await fetch(`http://127.0.0.1:${port}/api/`).then(({ status }) => status === 404, () => false);
     });
     return Object.assign(running, { port });
+  }
+  /** Envoy with deploy/envoy.yaml and an admin listener, which the file has not; the first node for both addresses where there is one. */
+  async envoy(nodes, { replacements = [] } = {}) {
+    const [first, second = first] = nodes;
+    const [port, admin] = await freePorts(2);
+    const address = (port) => `address: { socket_address: { address: 127.0.0.1, port_value: ${port} } }`;
+    const endpoint = (ip, port, admin) => `{ address: ${ip}, port_value: ${port} } }\n                  health_check_config: { port_value: ${admin} }`;
+    const text = shipped('envoy.yaml', [
+      ['{ address: 0.0.0.0, port_value: 80 }', `{ address: 127.0.0.1, port_value: ${port} }`],
+      [endpoint('10.0.0.11', 8080, 8081), endpoint('127.0.0.1', first.port, first.admin)],
+      [endpoint('10.0.0.12', 8080, 8081), endpoint('127.0.0.1', second.port, second.admin)],
+      ...replacements,
+    ]);
+    const file = join(this.scratch, `envoy-${port}.yaml`);
+    writeFileSync(file, `${text}\nadmin: { ${address(admin)} }\n`);
+    const running = this.start('envoy', ENVOY, ['--config-path', file, '--disable-hot-restart', '--concurrency', '2', '--log-level', 'warn']);
+    await until('Envoy listens', async () => {
+      assert.equal(running.how, undefined, `${ENVOY} ended; get it with tools/need envoy: ${running.errors}`);
+      return await fetch(`http://127.0.0.1:${port}/api/`).then(({ status }) => status === 404, () => false);
+    });
+    return Object.assign(running, { port, admin });
   }
 }

@@ -1,10 +1,11 @@
-// Gateways behind HAProxy and nginx with the configuration files of deploy/, of which only addresses, and timeouts where a
+// Gateways behind HAProxy, nginx and Envoy with the configuration files of deploy/, of which only addresses, and timeouts where a
 // case says so, are replaced.
 //
 //   make proxy-test
 //
 // FANFARE_BIN_DIR  where fanfare and fanfare-load are   (default ../../target/debug)
 // HAPROXY, NGINX   the programs                         (default /usr/sbin/…)
+// ENVOY            Envoy                                (default envoy)
 // REDIS_SERVER     Redis                                (default redis-server)
 // NATS_SERVER      NATS                                 (default nats-server)
 // PROXY_LONG=1     tries idle connections with the timeouts as they are, too: 100 s
@@ -19,16 +20,18 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { BIN, KEY, Programs, until } from './processes.mjs';
 import { WebSocketClient } from './websocket.mjs';
 
-let scratch, programs, clients;
+let scratch, programs, clients, crowds;
 
 beforeEach(() => {
   scratch = mkdtempSync(join(tmpdir(), 'fanfare-proxies-'));
   programs = new Programs(scratch);
   clients = [];
+  crowds = [];
 });
 
 afterEach(async (t) => {
   for (const client of clients) client.socket.destroy();
+  for (const crowd of crowds) crowd.leave();
   await programs.endAll();
   rmSync(scratch, { recursive: true });
 });
@@ -76,6 +79,14 @@ function haproxySees(haproxy, server, state) {
   });
 }
 
+/** Waits until Envoy's own check of `node` has said no. */
+function envoySeesDown(envoy, node) {
+  return until(`Envoy sees ${node.name} down`, async () => {
+    const page = await (await fetch(`http://127.0.0.1:${envoy.admin}/clusters`)).text();
+    return page.split('\n').some((line) => line.startsWith(`fanfare::127.0.0.1:${node.port}::health_flags::`) && line.includes('/failed_active_hc'));
+  });
+}
+
 function publish(port, room, text) {
   return fetch(`http://127.0.0.1:${port}/api/publish?room=${encodeURIComponent(room)}`, {
     method: 'POST', body: text, headers: { authorization: `Bearer ${KEY}`, 'content-type': 'text/plain' },
@@ -83,9 +94,9 @@ function publish(port, room, text) {
 }
 
 const HISTORY = '[namespaces.default]\nhistory_size = 5000';
-const PROXIES = ['haproxy', 'nginx'];
+const PROXIES = ['haproxy', 'nginx', 'envoy'];
 /** The timeouts of 75 s, so many of them in each file, as `seconds`. */
-const timeouts = (proxy, seconds) => [['75s', `${seconds}s`, { haproxy: 3, nginx: 2 }[proxy]]];
+const timeouts = (proxy, seconds) => [['75s', `${seconds}s`, { haproxy: 3, nginx: 2, envoy: 2 }[proxy]]];
 
 for (const proxy of PROXIES) {
   through(`${proxy}: WebSockets pass, and so do refusals`, async () => {
@@ -172,6 +183,7 @@ function counts(name, proxy, config, replacements = []) {
 const TRUSTED = '[proxy]\ntrusted = ["127.0.0.1"]';
 counts('haproxy, X-Forwarded-For', 'haproxy', TRUSTED);
 counts('nginx, X-Forwarded-For', 'nginx', TRUSTED);
+counts('envoy, X-Forwarded-For', 'envoy', TRUSTED);
 counts('haproxy, PROXY protocol', 'haproxy', `${TRUSTED}\nprotocol = "required"`,
   [({ port, admin }) => [`127.0.0.1:${port} port ${admin}`, `127.0.0.1:${port} port ${admin} send-proxy-v2`, 2]]);
 
@@ -193,6 +205,7 @@ function newcomers(port, every_ms = 20) {
       await new Promise((next) => setTimeout(next, every_ms));
     }
   })();
+  crowds.push({ leave: () => { going = false; } });
   return { stop: async () => { going = false; await done; return { count, refused }; } };
 }
 
@@ -200,29 +213,48 @@ const DRAIN = '[drain]\ngrace_ms = 1500\nwindow_ms = 1500';
 // Often, and without the haste of `inter`, which is the time for an answer, too, where none is set: a busy machine is not a node that is down.
 const QUICK_CHECKS = [['inter 1s', 'inter 200ms', 2], ['timeout connect 5s\n', 'timeout connect 5s\n    timeout check 10s\n']];
 
-through('haproxy: a node that drains keeps its connections, gets no new ones, and nobody is refused', async () => {
-  const nodes = await Promise.all(['node1', 'node2'].map((name) => programs.gateway(name, { config: DRAIN })));
-  const haproxy = await programs.haproxy(nodes, { replacements: QUICK_CHECKS });
-  const settled = [];
-  for (let index = 0; index < 40; index += 1) settled.push(await open(haproxy.port, `/room/room-${index}`));
-  const before = await metric(nodes[0], 'fanfare_connections');
-  assert.ok(before > 5 && before < 35, `rooms are spread over both nodes: ${before} of 40`);
-  const arriving = newcomers(haproxy.port);
-  nodes[0].child.kill('SIGTERM');
-  await haproxySees(haproxy, 'node1', 'DOWN');
-  assert.equal(settled.filter(({ gone }) => gone).length, 0, 'nobody was cut off when the node was marked down');
-  const accepted = await metric(nodes[0], 'fanfare_connections');
-  for (let index = 0; index < 20; index += 1) await open(haproxy.port, `/room/late-${index}`);
-  assert.ok(await metric(nodes[0], 'fanfare_connections') <= accepted, 'none of the late ones is on the node that drains');
-  assert.equal(await nodes[0].ended, 0);
-  await until('all of the drained node have gone', () => settled.filter(({ gone }) => gone).length === before);
-  for (const client of settled.filter(({ gone }) => gone)) {
-    assert.equal(client.close?.code, 1012, 'by a close frame');
-    assert.ok(client.messages.some((text) => text.includes('"drain"')), 'announced');
+/** A node drains behind a proxy that asks whether it is ready; `sees_down(proxy, node)` waits until the proxy has noticed. */
+function drains(proxy, replacements, sees_down) {
+  through(`${proxy}: a node that drains keeps its connections, gets no new ones, and nobody is refused`, async () => {
+    const nodes = await Promise.all(['node1', 'node2'].map((name) => programs.gateway(name, { config: DRAIN })));
+    const front = await programs[proxy](nodes, { replacements });
+    const settled = [];
+    for (let index = 0; index < 40; index += 1) settled.push(await open(front.port, `/room/room-${index}`));
+    const before = await metric(nodes[0], 'fanfare_connections');
+    assert.ok(before > 5 && before < 35, `rooms are spread over both nodes: ${before} of 40`);
+    const arriving = newcomers(front.port);
+    nodes[0].child.kill('SIGTERM');
+    await sees_down(front, nodes[0]);
+    assert.equal(settled.filter(({ gone }) => gone).length, 0, 'nobody was cut off when the node was marked down');
+    const accepted = await metric(nodes[0], 'fanfare_connections');
+    for (let index = 0; index < 20; index += 1) await open(front.port, `/room/late-${index}`);
+    assert.ok(await metric(nodes[0], 'fanfare_connections') <= accepted, 'none of the late ones is on the node that drains');
+    assert.equal(await nodes[0].ended, 0);
+    await until('all of the drained node have gone', () => settled.filter(({ gone }) => gone).length === before);
+    for (const client of settled.filter(({ gone }) => gone)) {
+      assert.equal(client.close?.code, 1012, 'by a close frame');
+      assert.ok(client.messages.some((text) => text.includes('"drain"')), 'announced');
+    }
+    const { count, refused } = await arriving.stop();
+    assert.deepEqual(refused, []);
+    assert.ok(count > 30, `${count} newcomers`);
+  });
+}
+drains('haproxy', QUICK_CHECKS, (haproxy, { name }) => haproxySees(haproxy, name, 'DOWN'));
+drains('envoy', [['interval: 1s', 'interval: 0.2s', 2]], envoySeesDown);
+
+through('envoy: the clients of a room are on one node', async () => {
+  const nodes = await Promise.all(['node1', 'node2'].map((name) => programs.gateway(name)));
+  const envoy = await programs.envoy(nodes);
+  for (let index = 0; index < 20; index += 1) {
+    const listener = await open(envoy.port, `/room/room-${index}`);
+    const speaker = await open(envoy.port, `/room/room-${index}?dialect=json`);
+    speaker.command({ name: 'publish', message: `in ${index}`, id: 1 });
+    assert.equal((await speaker.event('ack', { id: 1 })).delivered, 2);
+    await listener.event('message', { message: `in ${index}` });
   }
-  const { count, refused } = await arriving.stop();
-  assert.deepEqual(refused, []);
-  assert.ok(count > 30, `${count} newcomers`);
+  const counts = await Promise.all(nodes.map((node) => metric(node, 'fanfare_connections')));
+  assert.ok(counts.every((count) => count >= 2 && count % 2 === 0), `rooms are spread over both nodes: ${counts}`);
 });
 
 through('nginx: a node that leaves is passed over, and nobody is refused', async () => {
