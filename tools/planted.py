@@ -58,15 +58,33 @@ def work_folder(name):
     return Path(os.environ.get('CARGO_TARGET_DIR', HERE / 'target')) / name
 
 
-def copy_tree(tree, copy, more=()):
-    """A fresh copy of what is built, and of `more`."""
-    shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir(parents=True)
+def copy_tree(tree, copy, more=(), instead=None):
+    """Makes `copy` a copy of what is built, and of `more`. `instead` has the text of files that are to differ, by their paths.
+
+    Files that are as they should be are not touched, so that a later run builds only what has changed. What differs is written
+    anew, and so what an interrupted run has left, and what was built of it, do not look up to date.
+    """
+    instead = instead or {}
+    wanted = set()
     for name in [*COPIED, *more]:
-        source, goal = tree / name, copy / name
-        if source.is_dir():
-            # As new: what the last change of a former run was built into must not look up to date.
-            shutil.copytree(source, goal, ignore=shutil.ignore_patterns('target', 'node_modules'), copy_function=shutil.copy)
-        elif source.exists():
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, goal)
+        for source in files_of(tree / name):
+            path = source.relative_to(tree)
+            goal = copy / path
+            wanted.add(goal)
+            content = instead[str(path)].encode() if str(path) in instead else source.read_bytes()
+            if not goal.is_file() or goal.read_bytes() != content:
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                goal.write_bytes(content)
+                shutil.copymode(source, goal)
+    for path in files_of(copy):
+        if path not in wanted:
+            path.unlink()
+
+
+def files_of(folder):
+    """The file of that name, or those in the folder; not what was built or installed there."""
+    if folder.is_file():
+        yield folder
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in ('target', 'node_modules')]
+        yield from (Path(root) / name for name in names)
