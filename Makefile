@@ -123,7 +123,7 @@ planted-bugs: ## plants bugs in a copy of the core crates; simulation and models
 	@SEEDS=$(SEEDS) LOOM_PREEMPTIONS=$(LOOM_PREEMPTIONS) tools/planted-bugs $(ARGS)
 
 planted-limits: ## takes one limit after the other out of a copy of the code; the tests named for it must fail (ARGS='outbox' takes some)
-	$(say) 'limits taken away (some minutes to build, six to run)'
+	$(say) 'limits taken away (some minutes to build, some to run)'
 	@tools/planted-limits $(ARGS)
 
 drain-test: ## 4,000 connections leave over 20 s: evenly, idle ones first, nobody refused (half a minute, on a quiet machine)
