@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 60
 ICOUNT_LIMIT ?= 3
 MINUTES ?= 30
 ROUNDS ?= 3
-SECONDS_EACH ?= 6
+SECONDS_EACH ?= 20
 ARGS ?=
 
 comma := ,
@@ -177,7 +177,7 @@ soak: build ## everything at once for MINUTES=30: nothing lost unexplained, memo
 	$(say) 'soak, $(MINUTES) minutes'
 	@node=$$(tools/need node) && ulimit -n "$$(ulimit -Hn)" && "$$node" tools/soak.mjs "$(TARGET)/release" $(MINUTES)
 
-stalled: build ## what 2,000 readers that have stopped cost the others, in 256 MiB: quiet and stalled rounds in turn (ROUNDS=3 SECONDS_EACH=6)
+stalled: build ## what 2,000 readers that have stopped cost the others, in 256 MiB: rounds without them, with them and with 2,000 that read (ROUNDS=3 SECONDS_EACH=20)
 	$(say) 'stalled readers, $(ROUNDS) rounds'
 	@node=$$(tools/need node) && ulimit -n "$$(ulimit -Hn)" && "$$node" tools/stalled.mjs "$(TARGET)/release" $(ROUNDS) $(SECONDS_EACH)
 
