@@ -8,8 +8,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value, cmd};
 use tracing::warn;
 
-use crate::cursor::Place;
-use crate::envelope;
+use crate::cursor::{OFFSET_MAX, Place};
+use crate::envelope::{self, Unreadable};
 use crate::relay::Broken;
 
 /// Entries in one answer. Redis counts entries and not bytes: with messages of the default `message_bytes_max` it is 16 MiB at most.
@@ -41,6 +41,13 @@ fn hint(error: &RedisError) -> &'static str {
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) place: Place,
+    /// `None`: whatever has written them is no node.
+    fields: Option<Fields>,
+}
+
+/// What an entry says.
+#[derive(Debug, Default)]
+struct Fields {
     envelope: Vec<u8>,
     at_ms: u64,
     offset: Option<u64>,
@@ -49,32 +56,39 @@ pub(crate) struct Found {
 impl Found {
     fn from_value(value: Value) -> Option<Self> {
         let [id, fields] = <[Value; 2]>::try_from(array(value)?).ok()?;
-        let place = text(id)?.parse().ok()?;
-        let mut found = Self { place, envelope: Vec::new(), at_ms: 0, offset: None };
-        let mut fields = array(fields)?.into_iter();
-        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-            match (bytes(name)?.as_slice(), value) {
-                (b"e", value) => found.envelope = bytes(value)?,
-                (b"t", value) => found.at_ms = text(value)?.parse().ok()?,
-                (b"o", value) => found.offset = Some(text(value)?.parse().ok()?),
-                // A later version may say more.
-                _ => {}
-            }
-        }
-        Some(found)
+        Some(Self { place: text(id)?.parse().ok()?, fields: Fields::from_value(fields) })
     }
 
     /// `None` where it cannot be understood.
     pub(crate) fn into_entry(self) -> Option<Entry> {
-        match envelope::decode(self.envelope, self.offset.is_some()) {
-            Ok(envelope::Letter { node, number, post }) => {
-                Some(Entry { node, number, at_ms: self.at_ms, offset: self.offset, post })
-            }
+        let Some(Fields { envelope, at_ms, offset }) = self.fields else {
+            warn!("entry {} of the engine's log: {}", self.place, Unreadable::Malformed);
+            return None;
+        };
+        match envelope::decode(envelope, offset.is_some()) {
+            Ok(envelope::Letter { node, number, post }) => Some(Entry { node, number, at_ms, offset, post }),
             Err(unreadable) => {
                 warn!("entry {} of the engine's log: {unreadable}", self.place);
                 None
             }
         }
+    }
+}
+
+impl Fields {
+    fn from_value(value: Value) -> Option<Self> {
+        let mut read = Self::default();
+        let mut fields = array(value)?.into_iter();
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            match (bytes(name)?.as_slice(), value) {
+                (b"e", value) => read.envelope = bytes(value)?,
+                (b"t", value) => read.at_ms = text(value)?.parse().ok()?,
+                (b"o", value) => read.offset = Some(count(&text(value)?)?),
+                // A later version may say more.
+                _ => {}
+            }
+        }
+        Some(read)
     }
 }
 
@@ -91,14 +105,16 @@ pub(crate) async fn read(
         read.arg("BLOCK").arg(block_ms);
     }
     let value: Value = read.arg("STREAMS").arg(log).arg(after).query_async(redis).await?;
+    entries(value).ok_or(Broken::Answer)
+}
+
+/// The entries of one stream in an answer to `XREAD`.
+pub(crate) fn entries(value: Value) -> Option<Vec<Found>> {
     if value == Value::Nil {
-        return Ok(Vec::new());
+        return Some(Vec::new());
     }
-    let entries = array(value)
-        .and_then(|streams| array(streams.into_iter().next()?))
-        .and_then(|stream| array(stream.into_iter().nth(1)?))
-        .and_then(|entries| entries.into_iter().map(Found::from_value).collect());
-    entries.ok_or(Broken::Answer)
+    let stream = array(array(value)?.into_iter().next()?)?;
+    array(stream.into_iter().nth(1)?)?.into_iter().map(Found::from_value).collect()
 }
 
 /// The entry at a place; `-`: the oldest.
@@ -121,13 +137,18 @@ pub(crate) async fn counters(redis: &mut MultiplexedConnection, state: &str) -> 
             let (name, count) = (text(name).ok_or(Broken::Answer)?, text(count).ok_or(Broken::Answer)?);
             let Some(room) = name.strip_prefix(':') else { continue };
             let room = RoomName::parse_made(room).map_err(|_| Broken::Answer)?;
-            offsets.insert(room, count.parse().map_err(|_| Broken::Answer)?);
+            offsets.insert(room, self::count(&count).ok_or(Broken::Answer)?);
         }
         if next == 0 {
             return Ok(offsets);
         }
         cursor = next;
     }
+}
+
+/// How far a room has counted.
+fn count(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|&count| count <= OFFSET_MAX)
 }
 
 fn array(value: Value) -> Option<Vec<Value>> {
@@ -146,4 +167,45 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
 
 fn text(value: Value) -> Option<String> {
     String::from_utf8(bytes(value)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_registry::{Act, Post};
+
+    use super::*;
+
+    fn bulk(text: impl AsRef<[u8]>) -> Value {
+        Value::BulkString(text.as_ref().to_vec())
+    }
+
+    /// An entry as Redis has it, and what becomes of it.
+    fn entry(fields: Vec<Value>) -> (Place, Option<Entry>) {
+        let stream = vec![bulk("log"), Value::Array(vec![Value::Array(vec![bulk("5-7"), Value::Array(fields)])])];
+        let mut found = entries(Value::Array(vec![Value::Array(stream)])).expect("an answer");
+        let found = found.pop().expect("an entry");
+        (found.place, found.into_entry())
+    }
+
+    #[test]
+    fn what_strangers_wrote_has_a_place_and_says_nothing() {
+        let place = Place { epoch: 5, number: 7 };
+        let post = Post { room: RoomName::parse("lobby").expect("a name"), act: Act::Close };
+        let envelope = || bulk(envelope::encode(1, 2, &post));
+        let time = || [bulk("t"), bulk("9")];
+        let read = entry([vec![bulk("e"), envelope()], time().to_vec()].concat());
+        assert_eq!(read, (place, Some(Entry { node: 1, number: 2, at_ms: 9, offset: None, post: post.clone() })));
+        let beyond = (OFFSET_MAX + 1).to_string();
+        for fields in [
+            vec![],
+            vec![bulk("e"), bulk("anything")],
+            vec![bulk("e"), envelope(), bulk("t"), bulk("soon")],
+            vec![bulk("e"), envelope(), bulk("o"), bulk("-1")],
+            vec![bulk("e"), envelope(), bulk("o"), bulk(beyond)],
+            vec![bulk("e"), Value::Int(7)],
+            vec![Value::Nil, envelope()],
+        ] {
+            assert_eq!(entry(fields.clone()), (place, None), "{fields:?}");
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! Where a node is in the log. Entries are numbered densely within an epoch: what is gone shows.
 
+/// No room has counted further: it would take centuries, and numbers in JSON are exact up to here. What says so was not counted by a node.
+pub(crate) const OFFSET_MAX: u64 = (1 << 53) - 1;
+
 /// A place in the log: `epoch-number`, as Redis writes the id of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {

@@ -83,6 +83,9 @@ pub(crate) fn decode(bytes: Vec<u8>, is_kept: bool) -> Result<Letter, Unreadable
 fn read(bytes: &mut Bytes, is_kept: bool) -> Option<Letter> {
     bytes.advance(1);
     let what = bytes.try_get_u8().ok()?;
+    if what & !(0x0f | HAS_USER | HAS_EXCEPT) != 0 {
+        return None;
+    }
     let node = bytes.try_get_u64().ok()?;
     let number = bytes.try_get_u64().ok()?;
     let mut except = None;
@@ -175,6 +178,18 @@ mod tests {
     fn another_version_is_named() {
         assert_eq!(decode(vec![2, 0, 0], false), Err(Unreadable::Version(2)));
         assert_eq!(decode(Vec::new(), false), Err(Unreadable::Malformed));
+    }
+
+    #[test]
+    fn what_version_1_does_not_say_is_not_passed_over() {
+        let room = RoomName::parse("lobby").expect("a name");
+        let mut bytes = encode(1, 2, &Post { room, act: Act::Close });
+        assert!(decode(bytes.clone(), false).is_ok());
+        for bits in [0x40, 0x80] {
+            bytes[1] ^= bits;
+            assert_eq!(decode(bytes.clone(), false), Err(Unreadable::Malformed), "{bits:#x}");
+            bytes[1] ^= bits;
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ use bytes::{Buf as _, BufMut as _};
 const MAGIC: u8 = b'F';
 const VERSION: u8 = 1;
 
+/// Behind every epoch another one has place.
+const EPOCH_MAX: u64 = u64::MAX / 2;
+
 /// Bytes of a frame around an envelope, at most.
 pub(super) const OVERHEAD_BYTES: usize = 28 + 255;
 
@@ -68,6 +71,9 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Frame<'_>> {
     };
     let mut next = || bytes.try_get_u64().ok();
     let (node, number, after) = (next()?, next()?, next()?);
+    if what == What::Epoch && number > EPOCH_MAX {
+        return None;
+    }
     let len = bytes.try_get_u8().ok()?;
     let (room, body) = bytes.split_at_checked(len.into())?;
     Some(Frame { what, node, number, after, room: str::from_utf8(room).ok()?, body })
@@ -85,6 +91,7 @@ mod tests {
             node: u64, number: u64, after: u64, room in "[a-zäß:€-]{0,60}", body: Vec<u8>,
             what in prop_oneof![Just(What::Post), Just(What::Epoch), Just(What::Written)],
         ) {
+            let number = if what == What::Epoch { number / 2 } else { number };
             let frame = Frame { what, node, number, after, room: &room, body: &body };
             let bytes = frame.encode();
             prop_assert!(bytes.len() <= OVERHEAD_BYTES + body.len());
@@ -105,5 +112,12 @@ mod tests {
         let expected = b"F\x01\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x02\x03a:b{}";
         assert_eq!(frame.encode(), expected);
         assert_eq!(decode(b"F\x02\0"), None, "another version counts otherwise");
+        let last = Frame { what: What::Epoch, number: EPOCH_MAX, ..frame };
+        assert_eq!(decode(&last.encode()), Some(last));
+        assert_eq!(
+            decode(&Frame { number: EPOCH_MAX + 1, ..last }.encode()),
+            None,
+            "another epoch must find a place behind it"
+        );
     }
 }

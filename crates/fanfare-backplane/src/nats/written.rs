@@ -8,6 +8,7 @@
 use bytes::{Buf as _, BufMut as _};
 
 use super::tally::{Last, Tally};
+use crate::cursor::OFFSET_MAX;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 33;
@@ -106,7 +107,8 @@ fn read_record(part: &mut &[u8], tally: &mut Tally) -> Option<()> {
             let len = part.try_get_u8().ok()?;
             let (room, rest) = part.split_at_checked(len.into())?;
             *part = rest;
-            tally.rooms.insert(str::from_utf8(room).ok()?.into(), part.try_get_u64().ok()?);
+            let count = part.try_get_u64().ok().filter(|&count| count <= OFFSET_MAX)?;
+            tally.rooms.insert(str::from_utf8(room).ok()?.into(), count);
         }
         NODE => {
             let node = part.try_get_u64().ok()?;
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
 
     fn tallies() -> impl Strategy<Value = Tally> {
-        let rooms = proptest::collection::hash_map("[a-zäß:]{1,60}", any::<u64>(), 0..60);
+        let rooms = proptest::collection::hash_map("[a-zäß:]{1,60}", 0..=OFFSET_MAX, 0..60);
         let last = any::<(u64, u64)>().prop_map(|(number, at_ms)| Last { number, at_ms });
         let nodes = proptest::collection::hash_map(any::<u64>(), last, 0..8);
         (rooms, nodes, any::<[u64; 3]>()).prop_map(|(rooms, nodes, [epoch, number, mark_ns])| Tally {
@@ -160,5 +162,12 @@ mod tests {
             bytes.insert(0, VERSION);
             let _ = Assembly::default().add(&bytes);
         }
+    }
+
+    #[test]
+    fn no_room_has_counted_further_than_rooms_can() {
+        let counted = |count| Tally { rooms: [("lobby".into(), count)].into(), ..Tally::begun(1, 2, 3) };
+        assert!(assemble(&encode(&counted(OFFSET_MAX), 1_000)).is_some());
+        assert_eq!(assemble(&encode(&counted(OFFSET_MAX + 1), 1_000)), None, "the next one would have no number");
     }
 }
