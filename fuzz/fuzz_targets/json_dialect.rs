@@ -84,6 +84,7 @@ fn check(text: &str, action: &Action<'_>, own: &RoomName, is_bad: bool) {
         | Action::Refresh { id, .. }
         | Action::Pong { id } => check_id(*id),
         Action::Reply(payload) => panic!("{payload:?} comes back in the JSON dialect"),
+        Action::Pusher(command) => panic!("{command:?} in the JSON dialect"),
         Action::Close(reason) => assert_eq!(*reason, CloseReason::BadMessages),
     }
 }
