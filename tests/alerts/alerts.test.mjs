@@ -1,5 +1,5 @@
 // A real Prometheus with deploy/prometheus/alerts.yml, real gateways, real faults: each rule fires. Only `for:` is left out, and
-// it scrapes five times a second. How long a fault has to last is tried by promtool (alerts_test.yml).
+// it scrapes twice a second. How long a fault has to last is tried by promtool (alerts_test.yml).
 //
 //   make deploy-test
 
@@ -11,8 +11,9 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { BIN, KEY, Programs, freePorts, shipped, until } from '../proxies/processes.mjs';
+import { BIN, KEY, Programs, shipped } from '../proxies/processes.mjs';
 import { WebSocketClient } from '../proxies/websocket.mjs';
+import { CASE_MS, freePorts, pause, until } from '../steady.mjs';
 
 const HERE = import.meta.dirname ?? '.';
 const PROMETHEUS = process.env.PROMETHEUS ?? '/usr/bin/prometheus';
@@ -64,7 +65,7 @@ before(async () => {
   writeFileSync(join(scratch, 'alerts.yml'), rules);
   const targets = Object.entries(nodes).map(([name, { admin }]) =>
     `      - { targets: ["127.0.0.1:${admin}"], labels: { instance: ${name} } }`);
-  writeFileSync(join(scratch, 'prometheus.yml'), `global: { scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }
+  writeFileSync(join(scratch, 'prometheus.yml'), `global: { scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 200ms }
 rule_files: [alerts.yml]
 scrape_configs:
   - job_name: fanfare
@@ -98,10 +99,10 @@ const firing = (alert, instance) => query(`ALERTS{alertstate="firing",alertname=
 
 /** Before `fault` the rule must be quiet on this node, and fire after it. */
 function fires(alert, name, fault) {
-  test(alert, { timeout: 40_000 }, async () => {
+  test(alert, { timeout: CASE_MS }, async () => {
     try {
-      // A certificate expires without any fault; on the others the rule must be quiet before it.
-      assert.equal(await firing(alert, fault ? name : 'well'), false, 'quiet before the fault');
+      // A certificate expires without any fault; on the others the rule must be quiet before it. A scrape that was late on a busy machine is over soon.
+      await until(`${alert} is quiet before the fault`, async () => !await firing(alert, fault ? name : 'well'));
       const held = await fault?.(nodes[name]);
       await until(`${alert} fires on ${name}`, () => firing(alert, name));
       for (const socket of held ?? []) socket.destroy();
@@ -195,12 +196,15 @@ fires('FanfareHerd', 'mute', ({ port }) => times(700, async () => {
   const { socket } = await WebSocketClient.open(port, '/room/r');
   socket.destroy();
 }));
-fires('FanfareAcceptErrors', 'poor', async ({ admin }) => {
-  const sockets = Array.from({ length: 250 }, () => connect(admin, '127.0.0.1').on('error', () => {}));
-  await new Promise((done) => setTimeout(done, 1_000));
+fires('FanfareAcceptErrors', 'poor', (node) => until('an error of accept', async () => {
+  const sockets = Array.from({ length: 250 }, () => connect(node.admin, '127.0.0.1').on('error', () => {}));
+  await pause(1_000);
   // With all descriptors in use the page cannot be fetched either.
   for (const socket of sockets) socket.destroy();
-});
+  await until('the page', () => fetch(`http://127.0.0.1:${node.admin}/readyz`).then(() => true, () => false));
+  const page = await (await fetch(`http://127.0.0.1:${node.admin}/metrics`)).text();
+  return [...page.matchAll(/^fanfare_accept_errors_total\S* (\d+)$/gm)].some(([, count]) => Number(count) > 0);
+}).then(() => []));
 
 fires('FanfareSlowDelivery', 'late', async (node) => {
   // A shard that holds publications back for a second, as it is told to.
@@ -212,13 +216,15 @@ fires('FanfareOverloaded', 'behind', async ({ port, admin }) => {
   const { socket } = await WebSocketClient.open(port, '/room/r');
   // More at once than a shard may owe its members, 64 MiB, and so much more that what it sends meanwhile does not matter.
   const publication = { room: 'r', message: 'x'.repeat(12_000_000) };
-  const answer = await fetch(`http://127.0.0.1:${admin}/api/batch`, {
-    method: 'POST', body: JSON.stringify({ publish: Array(14).fill(publication) }), headers: { authorization: `Bearer ${KEY}` },
+  await until('some of it to be refused', async () => {
+    const answer = await fetch(`http://127.0.0.1:${admin}/api/batch`, {
+      method: 'POST', body: JSON.stringify({ publish: Array(14).fill(publication) }), headers: { authorization: `Bearer ${KEY}` },
+    });
+    const { receipts } = await answer.json();
+    const codes = new Set(receipts.map(({ error }) => error?.code ?? 'accepted'));
+    assert.ok([...codes].every((code) => ['accepted', 'overloaded'].includes(code)), `${[...codes]}`);
+    return codes.has('overloaded');
   });
-  const { receipts } = await answer.json();
-  const codes = receipts.map(({ error }) => error?.code);
-  assert.equal(codes[0], undefined);
-  assert.deepEqual(new Set(codes), new Set([undefined, 'overloaded']));
   return [socket];
 });
 fires('FanfareInternalErrors', 'faulty', async ({ port, refusing }) => {
@@ -253,13 +259,16 @@ fires('FanfareEngineLost', 'bereft', async (node) => {
   for await (const bytes of client) said += bytes;
   assert.equal(said, '+OK\r\n+OK\r\n+OK\r\n');
 });
+fires('FanfareEngineOverdue', 'engined', async (node) => {
+  // It neither answers nor goes away: had the node seen it go, it would refuse at once.
+  redis.child.kill('SIGSTOP');
+  const answer = await publish(node, 'r', 'x');
+  redis.child.kill('SIGCONT');
+  assert.ok(answer.status >= 500, `${answer.status}`);
+});
 fires('FanfareEngineAway', 'engined', async () => {
   redis.child.kill('SIGKILL');
   await redis.ended;
-});
-fires('FanfareEngineOverdue', 'engined', async (node) => {
-  const answer = await publish(node, 'r', 'x');
-  assert.equal(answer.status, 503);
 });
 
 test('every rule has fired', () => {

@@ -17,11 +17,11 @@ import { dirname, join, resolve } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
+import { PATIENCE_MS, freePorts, until } from '../steady.mjs';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const FANFARE = resolve(HERE, process.env.FANFARE_BIN ?? '../../target/debug/fanfare');
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const WAIT_MS = 20_000;
 const DESKTOP = { width: 1280, height: 800 };
 const PHONE = { width: 360, height: 740 };
 
@@ -36,7 +36,7 @@ let windows = [];
 // The gateway -------------------------------------------------------------------------------------------------------
 
 /** Starts `fanfare dev` and waits until it has printed where it listens. */
-async function startGateway(listen = '127.0.0.1:0') {
+async function startGateway(listen) {
   // Every FANFARE_ variable would have to be one of its configuration's keys; FANFARE_BIN is not.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('FANFARE_')));
   const child = spawn(FANFARE, ['dev', '--listen', listen, '--admin', '127.0.0.1:0'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -57,7 +57,7 @@ async function startGateway(listen = '127.0.0.1:0') {
     child.stdout.setEncoding('utf8').on('data', read);
     child.stderr.setEncoding('utf8').on('data', read);
     exited.then((how) => fail(new Error(`${FANFARE} dev ended with ${how} before it printed page and api:\n${printed}`)));
-    setTimeout(() => fail(new Error(`${FANFARE} dev printed no page and api within ${WAIT_MS} ms:\n${printed}`)), WAIT_MS).unref();
+    setTimeout(() => fail(new Error(`${FANFARE} dev printed no page and api within ${PATIENCE_MS} ms:\n${printed}`)), PATIENCE_MS).unref();
   });
   const kill = async () => {
     child.kill('SIGKILL');
@@ -93,7 +93,7 @@ async function windowOf(query = '', { allow = [], script, ...options } = {}) {
   page.on('console', (line) => { if (['error', 'warning'].includes(line.type())) seen.errors.push(line.text()); });
   page.on('pageerror', (error) => seen.errors.push(String(error)));
   page.on('dialog', (dialog) => { seen.errors.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
-  page.setDefaultTimeout(WAIT_MS);
+  page.setDefaultTimeout(PATIENCE_MS);
   if (script) await page.routeWebSocket(/\/ws(\?|$)/, script);
   const response = await page.goto(`${gateway.page}/${query}`);
   assert.equal(response.status(), 200);
@@ -139,10 +139,11 @@ before(async () => {
   browser = await chromium.launch({
     executablePath: CHROMIUM,
     headless: true,
+    timeout: PATIENCE_MS,
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync'],
   });
-  gateway = await startGateway();
+  gateway = await startGateway(`127.0.0.1:${(await freePorts(1))[0]}`);
 });
 
 // Every case, whatever it is about, must leave the origin alone and the browser's console clean.
@@ -233,8 +234,7 @@ test('changing the room while connected moves over', async () => {
   await shows(page, '#log', /^dan: in the second/);
   assert.equal((await publish(second, 'anyone?')).delivered, 1);
   // Two connections have no order between them: the first may be let go a moment later.
-  const deadline = Date.now() + WAIT_MS;
-  while ((await publish(first, 'anyone?')).delivered > 0) assert.ok(Date.now() < deadline, 'still in the first room');
+  await until('the first room to be left', async () => (await publish(first, 'anyone?')).delivered === 0);
 });
 
 test('the console echoes, measures, and tells how a connection closed', async () => {
@@ -347,7 +347,7 @@ test('a killed gateway is noticed, and the page comes back when it does', async 
   await gateway.kill();
   await status(page, '(disconnected|connecting)');
   await shows(page, '#log', /Disconnected: 1006/);
-  assert.ok(await page.isVisible('#retry'));
+  await page.locator('#retry').waitFor();
   gateway = await startGateway(new URL(gateway.page).host);
   await inRoom(page);
   await say(page, 'back again');
@@ -556,14 +556,14 @@ test('the log keeps its last 500 lines and lets a reader stay where he reads', a
   assert.equal(await page.locator('#log .line').count(), 500);
   assert.match(await page.locator('#log .line').first().textContent(), /line 101\./);
   const fromEnd = () => page.evaluate(() => { const log = document.querySelector('#log'); return log.scrollHeight - log.clientHeight - log.scrollTop; });
-  assert.ok(await fromEnd() < 2, 'the log follows the newest line');
+  await until('the log to follow the newest line', async () => await fromEnd() < 2);
   await page.evaluate(() => { document.querySelector('#log').scrollTop = 2000; });
   await page.waitForFunction(() => document.querySelector('#log').scrollTop === 2000);
   tell(601, 610);
   await shows(page, '#log', /line 610\./);
   assert.ok(await fromEnd() > 1000, 'the log stays where it is read');
   await page.click('#newest');
-  assert.ok(await fromEnd() < 2);
+  await until('the newest line', async () => await fromEnd() < 2);
 });
 
 // Pictures ----------------------------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+
+import { freePorts, until } from '../steady.mjs';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const DEPLOY = resolve(HERE, '../../deploy');
@@ -17,28 +18,6 @@ const ENVOY = process.env.ENVOY ?? 'envoy';
 const REDIS = process.env.REDIS_SERVER ?? 'redis-server';
 const NATS = process.env.NATS_SERVER ?? 'nats-server';
 export const KEY = 'a-key-of-the-tests';
-const WAIT_MS = 20_000;
-
-/** Waits until `look` says yes, or fails with what was waited for. */
-export async function until(what, look, wait_ms = WAIT_MS) {
-  const end = Date.now() + wait_ms;
-  for (;;) {
-    const seen = await look();
-    if (seen) return seen;
-    if (Date.now() > end) throw new Error(`not within ${wait_ms} ms: ${what}`);
-    await new Promise((done) => setTimeout(done, 20));
-  }
-}
-
-/** Ports that nobody listens on now. */
-export async function freePorts(count) {
-  const servers = await Promise.all(Array.from({ length: count }, () => new Promise((done) => {
-    const server = createServer().listen(0, '127.0.0.1', () => done(server));
-  })));
-  const ports = servers.map((server) => server.address().port);
-  await Promise.all(servers.map((server) => new Promise((done) => server.close(done))));
-  return ports;
-}
 
 /** A file of deploy/ with some of its texts replaced. Each must be there as often as said: the file that is tried is the one that is shipped. */
 export function shipped(name, replacements) {
@@ -84,7 +63,7 @@ export class Programs {
     return this.#running.map(({ name, said, errors }) => `--- ${name}\n${said}${errors}`.slice(-4_000)).join('\n');
   }
 
-  /** A gateway on ports of its own choice or the given ones, once it is ready. */
+  /** A gateway on ports that were free or on the given ones, once it is ready. */
   async gateway(name, { ports, config = '', env } = {}) {
     const [port, admin] = ports ?? await freePorts(2);
     const file = join(this.scratch, `${name}-${port}.toml`);
@@ -184,6 +163,8 @@ export class Programs {
       ['{ address: 0.0.0.0, port_value: 80 }', `{ address: 127.0.0.1, port_value: ${port} }`],
       [endpoint('10.0.0.11', 8080, 8081), endpoint('127.0.0.1', first.port, first.admin)],
       [endpoint('10.0.0.12', 8080, 8081), endpoint('127.0.0.1', second.port, second.admin)],
+      // A busy machine is not a node that is down.
+      ['- timeout: 1s\n', '- timeout: 60s\n'],
       ...replacements,
     ]);
     const file = join(this.scratch, `envoy-${port}.yaml`);

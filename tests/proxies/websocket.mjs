@@ -2,6 +2,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
+import { PATIENCE_MS } from '../steady.mjs';
 
 const TEXT = 1, CLOSE = 8, PING = 9, PONG = 10;
 
@@ -67,7 +68,7 @@ export class WebSocketClient {
   }
 
   /** Waits until `look(this)` says yes. */
-  until(what, look, wait_ms = 10_000) {
+  until(what, look, wait_ms = PATIENCE_MS) {
     return new Promise((done, fail) => {
       const timer = setTimeout(() => {
         fail(new Error(`not within ${wait_ms} ms: ${what}; messages ${JSON.stringify(this.messages.slice(-5))}, close ${JSON.stringify(this.close)}, gone ${this.gone}`));

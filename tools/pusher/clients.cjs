@@ -6,7 +6,8 @@ const Pusher = require("pusher-js");
 const PusherServer = require("pusher");
 
 const [port, python, backend] = process.argv.slice(2);
-const PATIENCE_MS = 30_000;
+// Of tests/steady.mjs.
+let PATIENCE_MS;
 const open = [];
 const server = new PusherServer({
   appId: "1001", key: "k7", secret: "k7-secret", host: "127.0.0.1", port, useTLS: false, encryptionMasterKeyBase64: Buffer.alloc(32, 7).toString("base64"),
@@ -152,15 +153,19 @@ const tests = {
 };
 
 (async () => {
+  ({ PATIENCE_MS } = await import("../../tests/steady.mjs"));
+  const failures = [];
   for (const [name, test] of Object.entries(tests)) {
     try {
       await test();
       console.log(`ok   ${name}`);
     } catch (error) {
-      console.error(`FAIL ${name}\n${error.stack}`);
-      process.exitCode = 1;
+      failures.push(`FAIL ${name}\n${error.stack}`);
+      console.error(failures.at(-1));
     }
     open.splice(0).forEach((pusher) => pusher.disconnect());
   }
-  process.exit();
+  // Once more at the end, where a log that was cut still has it.
+  if (failures.length) console.error(`\n${failures.join("\n")}`);
+  process.exit(failures.length ? 1 : 0);
 })();

@@ -7,7 +7,8 @@ import { existsSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { after, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
-import { COMMON, gateway, until, WAIT_MS } from './support.mjs';
+import { COMMON, gateway } from './support.mjs';
+import { PATIENCE_MS, until } from '../../../tests/steady.mjs';
 
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
@@ -19,7 +20,7 @@ let page;
 before(async () => {
   assert.ok(existsSync(CHROMIUM), `no browser at ${CHROMIUM}: run apt-get install chromium, or set CHROMIUM to one`);
   browser = await chromium.launch({
-    executablePath: CHROMIUM, headless: true,
+    executablePath: CHROMIUM, headless: true, timeout: PATIENCE_MS,
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync'],
   });
@@ -28,13 +29,13 @@ before(async () => {
   node = await gateway(`${COMMON}\n[drain]\ngrace_ms = 0\nwindow_ms = 0\nretry_ms = 1000\n`);
   await node.start();
   page = await browser.newPage();
-  page.setDefaultTimeout(WAIT_MS);
+  page.setDefaultTimeout(PATIENCE_MS);
   await page.goto(`http://127.0.0.1:${site.address().port}/`);
-  await page.evaluate(async ([script, url, token]) => {
+  await page.evaluate(async ([script, url, token, timeoutMs]) => {
     const { connect } = await import(script);
     const seen = { states: [], ends: [], heard: [], gaps: [], back: [], errors: [] };
     const client = connect(url, {
-      token, onState: (state) => seen.states.push(state), onDisconnect: (end) => seen.ends.push(end), onError: (error) => seen.errors.push(String(error)),
+      token, timeoutMs, onState: (state) => seen.states.push(state), onDisconnect: (end) => seen.ends.push(end), onError: (error) => seen.errors.push(String(error)),
       onDrain: () => { seen.drainedAt = Date.now(); },
     });
     const room = client.subscribe('staff:page', {
@@ -43,7 +44,7 @@ before(async () => {
     });
     Object.assign(window, { client, room, seen });
     await room.ready;
-  }, [`${node.http}/fanfare.js`, node.url, node.token('--user', 'ann', '--room', 'staff:*', '--publish')]);
+  }, [`${node.http}/fanfare.js`, node.url, node.token('--user', 'ann', '--room', 'staff:*', '--publish'), PATIENCE_MS]);
 });
 
 after(async () => {

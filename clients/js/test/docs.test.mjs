@@ -10,7 +10,8 @@ import { transform } from 'esbuild';
 import { chromium } from 'playwright-core';
 import { WebSocket } from 'ws';
 import { connect, FanfareError } from '../dist/fanfare.js';
-import { COMMON, gateway, HERE, until, WAIT_MS } from './support.mjs';
+import { COMMON, gateway, HERE } from './support.mjs';
+import { PATIENCE_MS, until } from '../../../tests/steady.mjs';
 
 const ROOT = join(HERE, '..');
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
@@ -71,10 +72,10 @@ test('the page', async () => {
   const [html] = blocks('../../docs/javascript.md', 'html');
   const site = createServer((_, response) => response.setHeader('content-type', 'text/html').end(html));
   await new Promise((done) => site.listen(0, '127.0.0.1', done));
-  const browser = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: ['--headless', '--no-sandbox', '--disable-gpu'] });
+  const browser = await chromium.launch({ executablePath: CHROMIUM, headless: true, timeout: PATIENCE_MS, args: ['--headless', '--no-sandbox', '--disable-gpu'] });
   try {
     const page = await browser.newPage();
-    page.setDefaultTimeout(WAIT_MS);
+    page.setDefaultTimeout(PATIENCE_MS);
     await page.goto(`http://127.0.0.1:${site.address().port}/`);
     const shown = () => page.locator('li').allTextContents();
     await until('connected', async () => (await shown()).includes('connected'));

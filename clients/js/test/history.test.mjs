@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
 import { WebSocket } from 'ws';
-import { closeAll, enter, freshRoom, gateway, open, PAST, until } from './support.mjs';
+import { closeAll, enter, freshRoom, gateway, open, PAST } from './support.mjs';
+import { until } from '../../../tests/steady.mjs';
 
 let node;
 

@@ -4,47 +4,27 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { createHmac } from 'node:crypto';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { WebSocket } from 'ws';
 import { connect } from '../dist/fanfare.js';
+import { freePorts, PATIENCE_MS, until } from '../../../tests/steady.mjs';
 
 export const HERE = dirname(fileURLToPath(import.meta.url));
 export const FANFARE = resolve(process.env.FANFARE_BIN ?? join(HERE, '../../../target/debug/fanfare'));
-export const WAIT_MS = 20_000;
 const SECRET = '0123456789abcdef0123456789abcdef';
 const API_KEY = 'backend-key-0123456789';
 
 /** Every FANFARE_ variable would have to be one of the configuration's keys; FANFARE_BIN is not. */
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('FANFARE_')));
 
-/** Waits until `holds` gives something, and gives that. */
-export async function until(what, holds) {
-  const deadline = Date.now() + WAIT_MS;
-  for (;;) {
-    const found = await holds();
-    if (found) return found;
-    assert.ok(Date.now() < deadline, `waited ${WAIT_MS} ms for ${what}`);
-    await new Promise((done) => setTimeout(done, 10));
-  }
-}
-
-/** A port nobody listens on: a gateway that is started again must be where it was. */
-async function freePort() {
-  const server = createServer();
-  await new Promise((done) => server.listen(0, '127.0.0.1', done));
-  const { port } = server.address();
-  await new Promise((done) => server.close(done));
-  return port;
-}
-
 /** A gateway with a configuration of its own. It is not started yet, and may be started and killed any number of times. */
 export async function gateway(configuration = '') {
   assert.ok(existsSync(FANFARE), `no gateway at ${FANFARE}: run cargo build, or set FANFARE_BIN to one`);
   const folder = mkdtempSync(join(tmpdir(), 'fanfare-client-'));
-  const [clients, admin] = [await freePort(), await freePort()];
+  // Known before: one that is started again must be where it was.
+  const [clients, admin] = await freePorts(2);
   const file = join(folder, 'fanfare.toml');
   writeFileSync(file, `listen = "127.0.0.1:${clients}"\nadmin = "127.0.0.1:${admin}"\n${configuration}`);
   const api = `http://127.0.0.1:${admin}`;
@@ -119,7 +99,7 @@ export function open(node, options = {}) {
   const states = [];
   const ends = [];
   const client = connect(node.url, {
-    WebSocket, onState: (state) => states.push(state), onDisconnect: (end) => ends.push(end), onError: (error) => { throw error; }, ...options,
+    WebSocket, timeoutMs: PATIENCE_MS, onState: (state) => states.push(state), onDisconnect: (end) => ends.push(end), onError: (error) => { throw error; }, ...options,
   });
   clients.push(client);
   return Object.assign(client, { states, ends });
