@@ -142,28 +142,28 @@ fuzz: ## each fuzz target for FUZZ_SECONDS=60; stops at the first crash (needs a
 api-test: ## requests made from /openapi.json, right and wrong ones, against a running gateway (schemathesis, from PyPI; EXAMPLES=20 SEED=1)
 	$(say) 'API against its OpenAPI document'
 	@cargo build --quiet $(LOCKED) --bin fanfare
-	@tools/api-test "$(TARGET)/debug/fanfare" "$(TARGET)"
+	@tools/again api-test tools/api-test "$(TARGET)/debug/fanfare" "$(TARGET)"
 
 pusher-test: ## pusher-js and the server libraries for Node and Python, as they are published, against a running gateway (from npm and PyPI)
 	$(say) 'Pusher clients and libraries'
 	@cargo build --quiet $(LOCKED) --bin fanfare
-	@tools/pusher-test "$(TARGET)/debug/fanfare" "$(TARGET)"
+	@tools/again pusher-test tools/pusher-test "$(TARGET)/debug/fanfare" "$(TARGET)"
 
 browser: ## the page in a real headless Chromium
 	$(say) 'browser tests'
-	@tools/browser "$(TARGET)" $(LOCKED)
+	@tools/again browser tools/browser "$(TARGET)" $(LOCKED)
 
 js-test: ## the JavaScript client: alone, against a real server, and in Chromium
 	$(say) 'JavaScript client'
-	@tools/js test "$(TARGET)" $(LOCKED)
+	@tools/again js-test tools/js test "$(TARGET)" $(LOCKED)
 
 proxy-test: ## the gateway behind HAProxy, nginx and Envoy (from PyPI), with the files of deploy/ (PROXY_LONG=1: idle for 100 s, too)
 	$(say) 'behind HAProxy, nginx and Envoy'
-	@tools/proxies "$(TARGET)" $(LOCKED)
+	@tools/again proxy-test tools/proxies "$(TARGET)" $(LOCKED)
 
 deploy-test: ## the files of deploy/: systemd, Kubernetes, Prometheus; each alert fired by a fault (needs the network once: PyPI)
 	$(say) 'deploy/'
-	@tools/deploy-test "$(TARGET)" $(LOCKED)
+	@tools/again deploy-test tools/deploy-test "$(TARGET)" $(LOCKED)
 
 package: build ## the Debian package, into target/package; installed, started and removed in an overlay when run as root
 	$(say) 'Debian package'
@@ -171,7 +171,7 @@ package: build ## the Debian package, into target/package; installed, started an
 
 smoke: build ## release server + fanfare-load: 5,000 connections in 500 rooms, nothing may be missing
 	$(say) 'smoke: 5,000 connections in 500 rooms'
-	@tools/smoke "$(TARGET)/release"
+	@tools/again smoke tools/smoke "$(TARGET)/release"
 
 soak: build ## everything at once for MINUTES=30: nothing lost unexplained, memory flat, no descriptor left
 	$(say) 'soak, $(MINUTES) minutes'
