@@ -120,7 +120,7 @@ sim: ## the seeded simulations with more seeds (SEEDS=1000)
 
 planted-bugs: ## plants bugs in a copy of the core crates; simulation and models must find each (ARGS='outbox' plants some)
 	$(say) 'planted bugs, $(SEEDS) seeds, at most $(LOOM_PREEMPTIONS) preemptions'
-	@SEEDS=$(SEEDS) LOOM_PREEMPTIONS=$(LOOM_PREEMPTIONS) tools/planted-bugs $(ARGS)
+	@export NATS_SERVER=$$(tools/need nats-server); SEEDS=$(SEEDS) LOOM_PREEMPTIONS=$(LOOM_PREEMPTIONS) tools/planted-bugs $(ARGS)
 
 planted-limits: ## takes one limit after the other out of a copy of the code; the tests named for it must fail (ARGS='outbox' takes some)
 	$(say) 'limits taken away (some minutes to build, some to run)'

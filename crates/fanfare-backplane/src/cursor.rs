@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(resumes(9, None, Some(3)), Resume::LostEnd);
         assert_eq!(resumes(99, Some((2, 7)), Some(3)), Resume::LostEnd, "the end was lost and has grown again");
         assert_eq!(cursor().resumes(Place { epoch: 6, number: 99 }, None, None), Resume::Anew);
+        assert_eq!(cursor().resumes(Place { epoch: 6, number: 99 }, same, Some(place(3))), Resume::Anew);
         let begun = Cursor { place: place(0), mark: None };
         assert_eq!(
             begun.resumes(place(8), None, Some(place(0))),

@@ -186,15 +186,15 @@ impl Nats {
         info["state"][what].as_u64().unwrap_or_else(|| panic!("no {what} in {info}"))
     }
 
-    /// Says something that is not of Fanfare where the log listens.
-    async fn interrupt(&self) {
-        let before = self.state("fanfare-log", "last_seq").await;
-        let mut stream = TcpStream::connect(self.at()).await.expect("a running NATS");
-        stream
-            .write_all(b"CONNECT {\"verbose\":false}\r\nPUB fanfare.log 5\r\nhello\r\n")
-            .await
-            .expect("an open connection");
-        wait_until("it to be in the log", async || self.state("fanfare-log", "last_seq").await > before).await;
+    /// Puts something into a stream.
+    async fn put(&self, stream: &str, subject: &str, bytes: &[u8]) {
+        let before = self.state(stream, "last_seq").await;
+        let mut socket = TcpStream::connect(self.at()).await.expect("a running NATS");
+        let mut said = format!("CONNECT {{\"verbose\":false}}\r\nPUB {subject} {}\r\n", bytes.len()).into_bytes();
+        said.extend_from_slice(bytes);
+        said.extend_from_slice(b"\r\n");
+        socket.write_all(&said).await.expect("an open connection");
+        wait_until("it to be in the stream", async || self.state(stream, "last_seq").await > before).await;
     }
 }
 
@@ -306,6 +306,39 @@ async fn who_starts_late_knows_how_far_rooms_had_counted_of_which_the_log_has_no
 }
 
 #[tokio::test]
+async fn counts_that_were_written_down_of_another_end_of_the_log_are_not_begun_with() {
+    let nats = Nats::start().await;
+    let toml = nats.toml("log_entries_max = 2000");
+    let one = node(&toml).await;
+    for n in 1..=3 {
+        published(&one, "quiet", n).await;
+    }
+    publish_many(&one, "lobby", 4_000).await;
+    let first = nats.state("fanfare-log", "first_seq").await;
+    assert!(first > 3, "the log has trimmed what was said in the quiet room: {first}");
+    // As if the log had lost its end and had grown again: an entry of this number was taken at another time.
+    let info = nats.ask("STREAM.INFO.fanfare-counts", r#"{"subjects_filter": ">"}"#).await;
+    let copies = info["state"]["subjects"].as_object().expect("subjects").keys();
+    let copies = copies.filter_map(|subject| {
+        let [_, _, life, number, _, _] = subject.split('.').collect::<Vec<_>>()[..] else { return None };
+        Some((number.parse::<u64>().ok().filter(|number| *number >= first)?, life.parse::<u64>().ok()?))
+    });
+    let (number, life) = copies.min().expect("counts that can be begun with");
+    let mut counts = vec![1];
+    for head in [life, number, 1] {
+        counts.extend(head.to_be_bytes());
+    }
+    counts.extend([0, 0, 0, 0, 0, 0, 0, 1, 0, 5]);
+    counts.extend(b"quiet");
+    counts.extend(77_u64.to_be_bytes());
+    // Its node's number is the lowest, so that it is looked at first.
+    nats.put("fanfare-counts", &format!("fanfare.counts.{life}.{number}.{:016x}.0", 0), &counts).await;
+    let late = node(&toml).await;
+    assert_eq!(published(&late, "quiet", 4).await["offset"], 4);
+    assert_eq!(one.metric("fanfare_engine_restarts_total").await, 0.0, "nobody begins anew for that");
+}
+
+#[tokio::test]
 async fn a_log_that_was_purged_harms_nobody_who_has_read_it_and_who_has_not_begins_anew_with_all() {
     let nats = Nats::start().await;
     let toml = nats.toml("");
@@ -367,7 +400,7 @@ async fn what_is_not_of_fanfare_is_counted_and_left_out() {
     let one = node(&nats.toml("")).await;
     let (mut reader, _) = subscriber(&one, "lobby", None).await;
     published(&one, "lobby", 1).await;
-    nats.interrupt().await;
+    nats.put("fanfare-log", "fanfare.log", b"hello").await;
     assert_eq!(published(&one, "lobby", 2).await["offset"], 2);
     let late = node(&nats.toml("")).await;
     assert_eq!(published(&late, "lobby", 3).await["offset"], 3);
