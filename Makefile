@@ -90,7 +90,7 @@ advisories: ## known vulnerabilities of the dependencies (needs the network: it 
 upgrades: ## ten upgrades on one machine under 500 connects a second: nobody is refused
 	@FANFARE_TEST_UPGRADES=10 cargo test --quiet $(LOCKED) -p fanfare-server --test it -- handover::nobody_is_refused
 
-.PHONY: cluster-test drain-test test unit send-paths doctest loom api-test pusher-test sim planted-bugs planted-limits fuzz browser js-test proxy-test deploy-test package smoke soak stalled conformance load bench icount icount-baseline compare profile
+.PHONY: cluster-test drain-test test unit send-paths doctest loom api-test pusher-test sim planted-bugs planted-limits fuzz browser js-test proxy-test deploy-test package systemd-test smoke soak stalled conformance load bench icount icount-baseline compare profile
 test: unit send-paths doctest loom api-test pusher-test browser js-test proxy-test deploy-test ## every test: unit, integration, docs, loom models, Pusher's own client and libraries, browser, JavaScript client, HAProxy, nginx and Envoy, deploy/; installs what it needs
 	@printf '\n== test: all passed\n'
 
@@ -168,6 +168,10 @@ deploy-test: ## the files of deploy/: systemd, Kubernetes, Prometheus; each aler
 package: build ## the Debian package, into target/package; installed, started and removed in an overlay when run as root
 	$(say) 'Debian package'
 	@tools/package "$(TARGET)"
+
+systemd-test: ## the Debian package (make package) in an emulated machine with a real systemd: start, reload, watchdog, drain, socket, upgrade, removal (qemu; 5 to 15 minutes)
+	$(say) 'systemd in an emulated machine'
+	@tools/systemd-test "$(TARGET)"
 
 smoke: build ## release server + fanfare-load: 5,000 connections in 500 rooms, nothing may be missing
 	$(say) 'smoke: 5,000 connections in 500 rooms'
