@@ -295,7 +295,7 @@ mod tests {
         let gate = gate(3, 2, true);
         let one = Some(IpAddr::from([127, 0, 0, 1]));
         let permits: Vec<_> = (0..5).map(|_| gate.enter(one, Duration::ZERO).expect("a place")).collect();
-        assert_eq!(gate.beyond.totals(&RegistryStats::default()), [[0; 10], [2, 3, 0, 0, 0, 0, 0, 0, 0, 0]]);
+        assert_eq!(gate.beyond.totals(&RegistryStats::default()), [[0; 11], [2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]]);
         assert_eq!(permits[0].count_unnamed(), Ok(()));
         drop(permits);
         assert_eq!(gate.open.load(Ordering::Relaxed), 0);

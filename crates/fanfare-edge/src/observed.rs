@@ -6,7 +6,7 @@ use fanfare_registry::RegistryStats;
 use tracing::debug;
 
 /// Labels of `BeyondLimits`: the limits that can be observed, each by its key under `limits`, or in a namespace.
-pub const OBSERVED_LIMITS: [&str; 10] = [
+pub const OBSERVED_LIMITS: [&str; 11] = [
     "connections_max",
     "connections_per_ip_max",
     "rooms_max",
@@ -17,6 +17,7 @@ pub const OBSERVED_LIMITS: [&str; 10] = [
     "messages_per_second_per_user_max",
     "namespaces.subscribers_max",
     "namespaces.messages_per_second_max",
+    "control_frames_per_second_max",
 ];
 
 /// A limit that can be observed. Those that bound what one stranger may make the node keep in memory always hold.
@@ -33,6 +34,7 @@ pub(crate) enum Limit {
     MessagesPerUser = 7,
     Subscribers = 8,
     Publications = 9,
+    ControlFrames = 10,
 }
 
 /// Counts of what was beyond a limit, each in the order of [`OBSERVED_LIMITS`].
@@ -86,6 +88,7 @@ mod tests {
             (Limit::MessagesPerUser, "messages_per_second_per_user_max"),
             (Limit::Subscribers, "namespaces.subscribers_max"),
             (Limit::Publications, "namespaces.messages_per_second_max"),
+            (Limit::ControlFrames, "control_frames_per_second_max"),
         ] {
             assert_eq!(OBSERVED_LIMITS[limit as usize], label);
         }

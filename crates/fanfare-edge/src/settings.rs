@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fanfare_fanout::{IntakeLimits, OutboxLimits};
 use fanfare_guard::{GuestKey, Moderation, Namespaces, OriginPolicy, Right, TokenKeys};
 use fanfare_protocol::wire::{DeflateTerms, DeflaterSettings};
-use fanfare_protocol::{HeartbeatLimits, MessageLimits};
+use fanfare_protocol::{HeartbeatLimits, MessageLimits, Rate};
 use fanfare_registry::{InboxLimits, RegistryLimits};
 
 use crate::engine::EngineSettings;
@@ -108,6 +108,8 @@ pub struct Settings {
     pub headers_max: usize,
     /// Messages a second from one connection; 0: no bound. Beyond: close 4429.
     pub messages_per_second_max: u32,
+    /// Pings and pongs a second from one connection, `None`: no bound. Beyond: close 4429.
+    pub control_frames_max: Option<Rate>,
     /// Messages a second of one user, from all his connections; 0: no bound. Beyond: close 4429.
     pub messages_per_second_per_user_max: u32,
     /// Rooms of one connection. Beyond: refused.
@@ -184,6 +186,7 @@ impl Settings {
             header_bytes_max: new.header_bytes_max,
             headers_max: new.headers_max,
             messages_per_second_max: new.messages_per_second_max,
+            control_frames_max: new.control_frames_max,
             messages_per_second_per_user_max: new.messages_per_second_per_user_max,
             subscriptions_per_connection_max: new.subscriptions_per_connection_max,
             observes: new.observes,

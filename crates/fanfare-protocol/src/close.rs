@@ -83,6 +83,8 @@ pub enum CloseReason {
     TooFast,
     /// More messages of its user, over all his connections, than the rate allows.
     UserTooFast,
+    /// More pings and pongs than the rate allows.
+    PingsTooFast,
     /// A message for a room that took no more in that second, in a dialect that has no word for that.
     RoomTooFast,
     /// Its user has as many connections as he may have.
@@ -117,7 +119,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Labels of all reasons, for metrics that start at zero.
-    pub const LABELS: [&'static str; 38] = [
+    pub const LABELS: [&'static str; 39] = [
         "client_closed",
         "connection_lost",
         "left",
@@ -156,6 +158,7 @@ impl CloseReason {
         "app_full",
         "app_protocol",
         "app_origin",
+        "pings_too_fast",
     ];
 
     /// What each reason means for whoever operates the node and what to do next, in the order of [`Self::LABELS`].
@@ -198,6 +201,7 @@ impl CloseReason {
         "The application had connections_max connections of pusher.apps already. The client comes back by itself; raise the limit if it may have more.",
         "A Pusher client asked for no version of the protocol, or for one that is not spoken here: 5, 6 and 7 are. Look at its library.",
         "A page of an origin that is not allowed tried to connect with a Pusher client. Add it to `origins` if it is yours.",
+        "The client sent more pings and pongs (frames of WebSocket, not messages) than limits.control_frames_per_second_max. No honest client does; if yours measures something with them, raise the limit.",
     ];
 
     /// Place of this reason in [`Self::LABELS`].
@@ -242,6 +246,7 @@ impl CloseReason {
             Self::AppFull { .. } => 35,
             Self::AppProtocol(..) => 36,
             Self::AppOrigin => 37,
+            Self::PingsTooFast => 38,
         }
     }
 
@@ -268,7 +273,11 @@ impl CloseReason {
             Self::NameTaken => 4409,
             Self::RoomClosed => 4410,
             Self::Kicked => 4420,
-            Self::TooFast | Self::UserTooFast | Self::RoomTooFast | Self::TooManyConnections { .. } => 4429,
+            Self::TooFast
+            | Self::UserTooFast
+            | Self::PingsTooFast
+            | Self::RoomTooFast
+            | Self::TooManyConnections { .. } => 4429,
             Self::Overloaded | Self::TokenKeysUnavailable | Self::EngineAway => 4500,
             Self::EngineLost => 4503,
             Self::RoomFull => 4505,
@@ -301,6 +310,7 @@ impl CloseReason {
             | Self::RoomFull
             | Self::TooFast
             | Self::UserTooFast
+            | Self::PingsTooFast
             | Self::RoomTooFast
             | Self::TooManyConnections { .. }
             | Self::SlowConsumer { .. }
@@ -383,6 +393,7 @@ impl CloseReason {
                 format!("write blocked: queued {bytes} bytes, {messages} messages").into()
             }
             Self::TooFast => "messages too fast, slow down".into(),
+            Self::PingsTooFast => "pings too fast, slow down".into(),
             Self::UserTooFast => "messages of this user too fast, slow down".into(),
             Self::RoomTooFast => "messages too fast for this room, slow down".into(),
             Self::TooManyConnections { max } => format!("this user has {max} connections already").into(),
@@ -444,6 +455,7 @@ mod tests {
             CloseReason::AppFull { max: usize::MAX },
             CloseReason::AppProtocol(4007, "this version of the protocol is not spoken here: 5, 6 and 7 are"),
             CloseReason::AppOrigin,
+            CloseReason::PingsTooFast,
         ];
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index);

@@ -69,6 +69,19 @@ impl ShardLoop {
         true
     }
 
+    /// Counts a ping or a pong, which is no message. One that came too fast ends the connection before it is answered.
+    pub(super) fn lets_control_in(&mut self, lane: LaneId) -> bool {
+        let (now, rate) = (self.now, self.settings.control_frames_max);
+        if rate.is_none_or(|rate| self.control_frames.take(lane, rate, now)) {
+            return true;
+        }
+        let is_let_in = self.hub.lets_pass(Limit::ControlFrames);
+        if !is_let_in {
+            self.end(lane, CloseReason::PingsTooFast);
+        }
+        is_let_in
+    }
+
     /// Other rates hold from here on, for those who are here too.
     pub(super) fn replace_allowances(&mut self, before: &Settings, settings: &Settings) {
         let per_second = settings.messages_per_second_max;

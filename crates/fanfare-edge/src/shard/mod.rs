@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_fanout::{FlushQuota, Intake, LaneEvent, LaneId, Shard};
+use fanfare_guard::Buckets;
 use fanfare_protocol::CloseReason;
 use fanfare_protocol::wire::{History, Inflater};
 use fanfare_registry::{Absence, Item, Said};
@@ -125,6 +126,8 @@ struct ShardLoop {
     /// Of these, those that have not been told to close.
     open: usize,
     crowd: Crowd,
+    /// Pings and pongs that connections may still send which have sent some a moment ago: who is idle has no entry.
+    control_frames: Buckets<LaneId>,
     rooms: LocalRooms,
     /// By the index of their lane: connections of applications of the Pusher dialect.
     seats: HashMap<u32, Box<Seat>>,

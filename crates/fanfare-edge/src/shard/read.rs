@@ -146,8 +146,13 @@ impl ShardLoop {
             Input::Close(code) => self.on_peer_close(lane, code),
             // After our close frame only the peer's is waited for.
             _ if !is_open => {}
-            Input::Ping(payload) => frame(Opcode::Pong, payload, self.replies_of(lane, false)),
-            Input::Pong => {}
+            Input::Ping(payload) => {
+                if self.lets_control_in(lane) {
+                    frame(Opcode::Pong, payload, self.replies_of(lane, false));
+                }
+            }
+            // That it came is all there is to know, unless there is no end to them.
+            Input::Pong => _ = self.lets_control_in(lane),
             Input::Message(message) => {
                 if self.lets_in(lane) {
                     self.on_message(lane, message);

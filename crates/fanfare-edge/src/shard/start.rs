@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use fanfare_fanout::{Intake, Shard};
+use fanfare_guard::Buckets;
 use fanfare_protocol::wire::{Deflater, Inflater};
 use fanfare_protocol::{Variant, WireForm};
 use mio::{Events, Poll, Waker};
@@ -142,6 +143,7 @@ impl ShardLoop {
             live: 0,
             open: 0,
             crowd: Crowd::default(),
+            control_frames: Buckets::default(),
             rooms: LocalRooms::default(),
             seats: HashMap::new(),
             behind: Behind::default(),

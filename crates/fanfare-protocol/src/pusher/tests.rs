@@ -291,6 +291,7 @@ fn no_code_tells_a_client_to_stay_away_from_what_can_heal() {
         CloseReason::SlowConsumerResumable { bytes: 1, messages: 1 },
         CloseReason::WriteTimeout { bytes: 1, messages: 1 },
         CloseReason::TooFast,
+        CloseReason::PingsTooFast,
         CloseReason::RoomFull,
         CloseReason::AppFull { max: 1 },
         CloseReason::RoomClosed,

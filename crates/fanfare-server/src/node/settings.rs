@@ -8,6 +8,7 @@ use fanfare_edge::{
     ApiSettings, CompressionSettings, DrainSettings, EngineSettings, PusherSettings, SendPath, Settings,
 };
 use fanfare_guard::GuestKey;
+use fanfare_protocol::Rate;
 use fanfare_protocol::wire::DeflaterSettings;
 use fanfare_registry::RegistryLimits;
 use tracing::info;
@@ -59,6 +60,7 @@ pub(crate) fn settings(config: &Config, send_path: SendPath) -> Settings {
         header_bytes_max: limits.header_bytes_max,
         headers_max: limits.handshake_headers_max,
         messages_per_second_max: limits.messages_per_second_max.map_or(0, std::num::NonZero::get),
+        control_frames_max: limits.control_frames_per_second_max.and_then(|max| Rate::per_second(max.get())),
         subscriptions_per_connection_max: limits.subscriptions_per_connection_max,
         observes: limits.observes,
         send_path,

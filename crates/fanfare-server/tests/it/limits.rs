@@ -180,6 +180,42 @@ async fn who_sends_too_fast_is_closed_with_4429() {
     }
 }
 
+/// Pings are no messages, and who reads each pong would be answered for ever.
+#[tokio::test]
+async fn who_pings_without_end_is_closed_with_4429() {
+    let node = TestNode::dev("limits.control_frames_per_second_max = 5");
+    let mut raw = node.upgrade("/echo").await;
+    let burst: Vec<u8> = (0..200u8).flat_map(|n| frame(0x89, &[n])).collect();
+    let begun = Instant::now();
+    raw.send(&burst).await;
+    let mut pongs = 0;
+    let closed = loop {
+        let frame = raw.frame().await;
+        if frame.first == 0x88 {
+            break frame.payload;
+        }
+        assert_eq!((frame.first, frame.payload), (0x8a, vec![pongs]));
+        pongs += 1;
+    };
+    assert_eq!(closed[..2], 4429_u16.to_be_bytes());
+    assert_eq!(&closed[2..], b"pings too fast, slow down");
+    let most = 5 + begun.elapsed().as_millis() / 200;
+    assert!((5..=most).contains(&u128::from(pongs)), "{pongs} of {most}");
+    // Nobody answers a pong, and it costs all the same.
+    let mut raw = node.upgrade("/echo").await;
+    raw.send(&(0..200).flat_map(|_| frame(0x8a, b"")).collect::<Vec<u8>>()).await;
+    assert_eq!(raw.closed().await.0, 4429);
+    node.wait_for_metric("fanfare_closes_total{reason=\"pings_too_fast\"}", 2.0).await;
+    let rejected = "fanfare_rejected_total{limit=\"control_frames_per_second_max\"}";
+    assert_eq!(node.metric(rejected).await, 2.0);
+    // Messages are counted for themselves.
+    let mut raw = node.upgrade("/echo").await;
+    raw.send(&(0..200).flat_map(|_| frame(0x81, b"x")).collect::<Vec<u8>>()).await;
+    for _ in 0..200 {
+        assert_eq!(raw.frame().await.text(), "x");
+    }
+}
+
 #[tokio::test]
 async fn a_message_has_a_longest_form() {
     let node = TestNode::dev("[limits]\nmessage_bytes_max = 1000");
@@ -325,7 +361,7 @@ fn descriptors_in_use(pid: u32) -> Vec<u64> {
 async fn observed_limits_let_pass_and_count() {
     let node = TestNode::dev(
         "[limits]\nmode = \"observe\"\nconnections_max = 1\nconnections_per_ip_max = 1\nrooms_max = 1\n\
-         subscriptions_per_connection_max = 1\nmessages_per_second_max = 4",
+         subscriptions_per_connection_max = 1\nmessages_per_second_max = 4\ncontrol_frames_per_second_max = 4",
     );
     let would_reject =
         async |limit: &str| node.metric(&format!("fanfare_would_reject_total{{limit=\"{limit}\"}}")).await;
@@ -349,6 +385,13 @@ async fn observed_limits_let_pass_and_count() {
     let too_fast = would_reject("messages_per_second_max").await;
     assert!((1.0..=198.0).contains(&too_fast), "{too_fast} of 202 messages were beyond four a second");
     assert_eq!(node.metric("fanfare_shed_total").await, 0.0);
+    let mut raw = node.upgrade("/echo").await;
+    raw.send(&(0..200u8).flat_map(|n| frame(0x89, &[n])).collect::<Vec<u8>>()).await;
+    for n in 0..200 {
+        assert_eq!(raw.frame().await.payload, [n], "every ping is answered, however fast");
+    }
+    let pings = would_reject("control_frames_per_second_max").await;
+    assert!((1.0..=196.0).contains(&pings), "{pings} of 200 pings were beyond four a second");
     // What bounds memory holds all the same.
     other.say(json!({"name": "message", "message": "x".repeat(70_000)})).await;
     assert_eq!(other.closed().await.0, 1009);

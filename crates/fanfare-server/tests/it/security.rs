@@ -128,6 +128,7 @@ fn reasons() -> Vec<CloseReason> {
         CloseReason::TokenExpired,
         CloseReason::NameTaken,
         CloseReason::UserTooFast,
+        CloseReason::PingsTooFast,
         CloseReason::RoomTooFast,
         CloseReason::TooManyConnections { max: 0 },
         CloseReason::RoomFull,

@@ -430,7 +430,7 @@ async fn evict_one(clients: SocketAddr, admin: SocketAddr) -> String {
 #[tokio::test]
 async fn pings_of_somebody_who_reads_nothing_are_bounded() {
     const PINGS: u64 = 100;
-    let node = TestNode::dev("");
+    let node = TestNode::dev("limits.control_frames_per_second_max = 0");
     let payload = |n: u64| format!("{n:0>125}").into_bytes();
     let peak = Peak::watch(&node);
     let mut raw = Raw::stalled(node.clients, "/echo").await;

@@ -39,6 +39,9 @@ section! {
         fragments_max: u64 = 16_384,
         /// Messages a second from one connection, and so many at once; one more closes it with 4429. 0: off.
         messages_per_second_max: u64 = 0,
+        /// Pings and pongs a second from one connection, and so many at once; one more closes it with 4429. These are frames of WebSocket,
+        /// which count as no message. 0: off.
+        control_frames_per_second_max: u64 = 1_000,
         /// Messages a second of one user, from all his connections, and so many at once; the connection that sends one more is closed with
         /// 4429. 0: off.
         messages_per_second_per_user_max: u64 = 0,
@@ -67,7 +70,7 @@ section! {
         /// Time something is kept for a user who is away, and he is remembered for mentions, milliseconds.
         inbox_ms_max: u64 = 604_800_000,
         /// Whether limits hold, or what is beyond them is let pass and counted in `fanfare_would_reject_total`. Observed are those of
-        /// connections, handshakes, rooms, subscriptions, subscribers and messages a second, in namespaces too. All others bound what a stranger can make this node keep in memory, and always hold.
+        /// connections, handshakes, rooms, subscriptions, subscribers, and messages, pings and pongs a second, in namespaces too. All others bound what a stranger can make this node keep in memory, and always hold.
         mode: Mode = Mode::Enforce,
     }
 }

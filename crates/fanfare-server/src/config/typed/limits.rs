@@ -32,6 +32,8 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// Messages a second from one connection.
     pub messages_per_second_max: Option<NonZeroU32>,
+    /// Pings and pongs a second from one connection.
+    pub control_frames_per_second_max: Option<NonZeroU32>,
     /// Messages a second of one user.
     pub messages_per_second_per_user_max: Option<NonZeroU32>,
     /// Rooms one connection may be subscribed to.
@@ -49,10 +51,13 @@ impl Check {
         let messages_per_second_max = per_second("limits.messages_per_second_max", &limits.messages_per_second_max);
         let messages_per_second_per_user_max =
             per_second("limits.messages_per_second_per_user_max", &limits.messages_per_second_per_user_max);
+        let control_frames_per_second_max =
+            per_second("limits.control_frames_per_second_max", &limits.control_frames_per_second_max);
         let handshakes_per_second_per_ip_max =
             per_second("limits.handshakes_per_second_per_ip_max", &limits.handshakes_per_second_per_ip_max);
         Limits {
             messages_per_second_max,
+            control_frames_per_second_max,
             messages_per_second_per_user_max,
             handshakes_per_second_per_ip_max,
             connections_per_user_max: NonZeroUsize::new(self.count(
