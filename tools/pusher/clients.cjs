@@ -119,6 +119,22 @@ const tests = {
     const wrong = new PusherServer({ appId: "1001", key: "k7", secret: "wrong", host: "127.0.0.1", port, useTLS: false });
     await assert.rejects(wrong.trigger("kitchen", "e", {}), (error) => error.status === 401);
   },
+  async "who comes to a cache channel is told its last event, or that none is known"() {
+    const [ada, bea] = [client(), client()];
+    const missed = event(ada.subscribe("cache-menu"), "pusher:cache_miss");
+    await missed;
+    const heard = event(ada.channel("cache-menu"), "dish");
+    await server.trigger("cache-menu", "dish", { name: "soup" });
+    assert.deepEqual((await heard)[0], { name: "soup" });
+    const cached = event(bea.subscribe("cache-menu"), "dish");
+    bea.channel("cache-menu").bind("pusher:cache_miss", () => assert.fail("it is known"));
+    assert.deepEqual((await cached)[0], { name: "soup" });
+    const answer = await (await server.get({ path: "/channels/cache-menu", params: { info: "cache" } })).json();
+    assert.equal(answer.cache.data, '{"name":"soup"}', JSON.stringify(answer));
+    const secret = client();
+    await server.trigger("private-encrypted-cache-menu", "dish", { name: "swordfish" });
+    assert.deepEqual((await event(secret.subscribe("private-encrypted-cache-menu"), "dish"))[0], { name: "swordfish" });
+  },
   async "the library for Python"() {
     const [ada, bea] = [client(), client()];
     for (const pusher of [ada, bea]) {

@@ -122,6 +122,8 @@ pub struct NamespacePolicy {
     pub messages_per_second_max: u32,
     /// The rooms are channels of an application: those that are private need a token that grants them, whatever else is allowed.
     pub has_channels: bool,
+    /// The last event of those of them that are cache channels is kept so long, milliseconds.
+    pub cache_ms: u32,
 }
 
 impl NamespacePolicy {

@@ -9,9 +9,10 @@ mod reply;
 
 use crate::{NameError, RoomName};
 
+pub use crate::dialect::{data_of, is_client_event};
 pub use command::PusherCommand;
 pub(crate) use command::action;
-pub use member::{MemberData, USER_ID_CHARS_MAX, snapshot};
+pub use member::{MemberData, USER_ID_CHARS_MAX, member_bytes, snapshot};
 pub use reply::{ChannelRefusal, PusherReply};
 
 /// Longest name of an event, characters.
@@ -86,8 +87,7 @@ impl<'a> ChannelName<'a> {
     /// Its last event is told to who comes later.
     #[must_use]
     pub fn is_cache(self) -> bool {
-        const CACHES: [&str; 4] = ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"];
-        CACHES.iter().any(|prefix| self.0.starts_with(prefix))
+        is_cache(self.0)
     }
 
     /// The room that it is in this namespace, which has no colon.
@@ -102,6 +102,12 @@ impl<'a> ChannelName<'a> {
 /// Whether a channel of this name is private, for its members alone.
 fn needs_auth(name: &str) -> bool {
     name.starts_with("private-") || name.starts_with(PRESENCE_PREFIX)
+}
+
+/// Whether a channel of this name tells its last event to who comes later.
+fn is_cache(name: &str) -> bool {
+    const CACHES: [&str; 4] = ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"];
+    CACHES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The channel that a room is: what stands behind its namespace.
@@ -120,6 +126,12 @@ pub fn is_private_room(room: &RoomName) -> bool {
 #[must_use]
 pub fn is_presence_room(room: &RoomName) -> bool {
     channel_of(room).starts_with(PRESENCE_PREFIX)
+}
+
+/// Whether a room of an application's namespace is a channel whose last event is told to who comes later.
+#[must_use]
+pub fn is_cache_room(room: &RoomName) -> bool {
+    is_cache(channel_of(room))
 }
 
 #[cfg(test)]

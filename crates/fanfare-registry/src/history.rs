@@ -25,6 +25,8 @@ const PLACES_FREE: usize = 4;
 pub struct HistoryLimits {
     /// Publications; 0: none are kept.
     pub messages_max: u32,
+    /// The last event of a cache channel is kept so long besides, whatever the others are, milliseconds; 0: it is none.
+    pub cached_ms_max: u32,
     /// Bytes of them, each with its overhead.
     pub bytes_max: usize,
     /// How long each is kept; zero: as long as there is room.
@@ -35,7 +37,19 @@ impl HistoryLimits {
     /// Whether anything is kept.
     #[must_use]
     pub fn is_on(&self) -> bool {
+        self.has_pages() || self.is_cache()
+    }
+
+    /// Whether publications are kept that can be asked for.
+    #[must_use]
+    pub fn has_pages(&self) -> bool {
         self.messages_max > 0
+    }
+
+    /// Whether the last event is kept for who enters.
+    #[must_use]
+    pub fn is_cache(&self) -> bool {
+        self.cached_ms_max > 0
     }
 }
 
@@ -127,17 +141,28 @@ pub struct Page {
 pub(crate) struct History {
     kept: VecDeque<Kept>,
     bytes: usize,
+    /// The last event of a cache channel. No part of the ring: clients' own events come between.
+    cached: Option<Box<Kept>>,
 }
 
 impl History {
     pub(crate) fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.kept.is_empty() && self.cached.is_none()
     }
 
-    /// When the oldest will have been kept long enough; `None` where age is no bound, or nothing is kept.
+    /// When the first of what is kept will have been kept long enough; `None` where age is no bound, or nothing is kept.
     pub(crate) fn due(&self, limits: &HistoryLimits) -> Option<Duration> {
+        [self.oldest_due(limits), self.cached_due(limits)].into_iter().flatten().min()
+    }
+
+    fn oldest_due(&self, limits: &HistoryLimits) -> Option<Duration> {
         let oldest = self.kept.front().filter(|_| !limits.age_max.is_zero())?;
         Some(oldest.at.saturating_add(limits.age_max))
+    }
+
+    fn cached_due(&self, limits: &HistoryLimits) -> Option<Duration> {
+        let age_max = Duration::from_millis(limits.cached_ms_max.into());
+        self.cached.as_deref().map(|cached| cached.at.saturating_add(age_max))
     }
 
     /// Number of the oldest that is kept; the next one to be given where none is.
@@ -179,8 +204,11 @@ impl History {
 
     /// Lets go of what has been kept long enough.
     pub(crate) fn expire(&mut self, now: Duration, limits: &HistoryLimits, budget: &Budget) {
-        while self.due(limits).is_some_and(|due| due <= now) {
+        while self.oldest_due(limits).is_some_and(|due| due <= now) {
             self.pop(budget);
+        }
+        if self.cached_due(limits).is_some_and(|due| due <= now) {
+            self.uncache(budget);
         }
         let len = self.kept.len();
         if self.kept.capacity() > 2 * (len + PLACES_FREE) {
@@ -190,8 +218,34 @@ impl History {
 
     /// Lets go of everything.
     pub(crate) fn clear(&mut self, budget: &Budget) {
+        self.uncache(budget);
         budget.release(self.bytes);
         *self = Self::default();
+    }
+
+    /// Keeps the last event of a cache channel in the place of the one before. False, and none is known, where the node's bound on all
+    /// histories has no place for it.
+    pub(crate) fn cache(&mut self, kept: Kept, budget: &Budget) -> bool {
+        self.uncache(budget);
+        let has_place = budget.charge(kept.charge());
+        self.cached = has_place.then(|| Box::new(kept));
+        has_place
+    }
+
+    fn uncache(&mut self, budget: &Budget) {
+        if let Some(cached) = self.cached.take() {
+            budget.release(cached.charge());
+        }
+    }
+
+    /// The last event of a cache channel, while it is kept.
+    pub(crate) fn cached(&self) -> Option<&Kept> {
+        self.cached.as_deref()
+    }
+
+    /// The same as what is told to who enters.
+    pub(crate) fn cached_value(&self, last: u64, seq: u64) -> Missed {
+        Missed { lost: None, messages: self.cached().cloned().into_iter().collect(), offset: last, seq: Some(seq) }
     }
 
     fn pop(&mut self, budget: &Budget) -> bool {

@@ -24,7 +24,8 @@ fn registry(limits: RegistryLimits) -> Arc<TestRegistry> {
 }
 
 fn options() -> RoomOptions {
-    let history = HistoryLimits { messages_max: 10, bytes_max: 10_000, age_max: Duration::from_secs(10) };
+    let history =
+        HistoryLimits { messages_max: 10, bytes_max: 10_000, age_max: Duration::from_secs(10), cached_ms_max: 0 };
     RoomOptions { offsets: true, history, ..RoomOptions::default() }
 }
 

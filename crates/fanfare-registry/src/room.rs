@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_fanout::RoomId;
+use fanfare_protocol::pusher::member_bytes;
 use fanfare_protocol::{Position, Rate, RoomName, UserName};
 use smallvec::SmallVec;
 
@@ -275,6 +276,13 @@ impl State {
         if let Some(member) = self.members.get_mut(user) {
             member.info.get_or_insert_with(|| Box::new(info.clone()));
         }
+    }
+
+    /// Bytes that a list of all members takes, with what an application says of each.
+    pub(crate) fn list_bytes(&self) -> usize {
+        let told =
+            |(user, member): (&UserName, &Member)| member_bytes(user, member.info.as_deref().map(|info| &**info));
+        self.members.iter().map(told).sum()
     }
 
     /// Users, each with what an application says of him.

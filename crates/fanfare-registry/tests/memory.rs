@@ -15,7 +15,7 @@ fn registry(history_bytes_max: usize) -> Registry<()> {
 }
 
 fn options(messages_max: u32) -> RoomOptions {
-    let history = HistoryLimits { messages_max, bytes_max: usize::MAX, age_max: Duration::ZERO };
+    let history = HistoryLimits { messages_max, bytes_max: usize::MAX, age_max: Duration::ZERO, cached_ms_max: 0 };
     RoomOptions { offsets: true, history, ..RoomOptions::default() }
 }
 

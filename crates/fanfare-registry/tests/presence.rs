@@ -226,7 +226,7 @@ fn members_are_described_once_and_bounded_by_users() {
     let (info, other): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
     let enter = |n: usize, info: &Arc<str>| {
         let user = user(n);
-        let member = NewMember { user: &user, info, members_max: 2 };
+        let member = NewMember { user: &user, info, members_max: 2, list_bytes_max: 10_000 };
         registry.join_as_member(&name, options(), 1, member, Duration::ZERO).map(|(joined, members)| {
             let members: Vec<_> =
                 members.iter().map(|(user, info)| format!("{user}={}", info.as_deref().unwrap_or("-"))).collect();
@@ -246,4 +246,24 @@ fn members_are_described_once_and_bounded_by_users() {
     registry.leave(&room, 1, Some(&user(1)), false);
     assert_eq!(heard(&registry), ["-user 01"]);
     assert!(enter(3, &info).is_ok());
+}
+
+/// Who comes is told all members in one message, which must fit into what may be queued for him.
+#[test]
+fn a_list_of_members_has_a_longest_form() {
+    let registry = registry();
+    let name = RoomName::parse("shop:presence-a").expect("a valid name");
+    let info: Arc<str> = "x".repeat(100).into();
+    let enter = |n: usize, list_bytes_max: usize| {
+        let user = user(n);
+        let member = NewMember { user: &user, info: &info, members_max: 100, list_bytes_max };
+        registry.join_as_member(&name, options(), 1, member, Duration::ZERO).map(|(_, members)| members.len())
+    };
+    let one = fanfare_protocol::pusher::member_bytes(&user(1), Some(&*info));
+    assert_eq!(enter(1, one - 1).err(), Some(JoinError::ListMax));
+    assert_eq!(registry.get(&name).map_or(0, |room| room.info().occupancy), 0, "nobody came in");
+    assert_eq!(enter(1, one).ok(), Some(1));
+    assert_eq!(enter(2, 2 * one - 1).err(), Some(JoinError::ListMax));
+    assert_eq!(enter(1, one).ok(), Some(1), "who is there makes it no longer");
+    assert_eq!(enter(2, 2 * one).ok(), Some(2));
 }

@@ -199,7 +199,7 @@ fn page(call: &Call) -> Result<HistoryPage, Problem> {
     let since = since.map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail))?;
     let messages_max = call.limit()?;
     let options = hub.room_options(&name);
-    if !options.history.is_on() {
+    if !options.history.has_pages() {
         let detail = format!("no history is kept in the room {name}: `history_size` of its namespace is 0");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_available", detail));
     }

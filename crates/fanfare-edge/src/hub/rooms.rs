@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare_guard::{Filter, NamespacePolicy, Ruling};
-use fanfare_protocol::pusher::is_presence_room;
+use fanfare_protocol::pusher::{is_cache_room, is_presence_room};
 use fanfare_protocol::{HistoryPage, Past, PayloadRef, Rate, RoomName};
 use fanfare_registry::{HistoryLimits, Kept, Page, RoomBounds, RoomOptions};
 
@@ -20,6 +20,7 @@ impl Hub {
     #[must_use]
     pub fn room_options(&self, room: &RoomName) -> RoomOptions {
         let policy = self.policy(room);
+        let is_cache = policy.has_channels && is_cache_room(room);
         let has_members = policy.has_channels && is_presence_room(room);
         RoomOptions {
             presence: policy.presence || has_members,
@@ -27,6 +28,7 @@ impl Hub {
             offsets: policy.history_size > 0,
             history: HistoryLimits {
                 messages_max: policy.history_size,
+                cached_ms_max: if is_cache { policy.cache_ms } else { 0 },
                 bytes_max: policy.history_bytes_max,
                 age_max: Duration::from_millis(policy.history_ms),
             },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfare_protocol::RoomName;
-use fanfare_protocol::pusher::{ChannelName, is_presence_room};
+use fanfare_protocol::pusher::{ChannelName, data_of, is_presence_room};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Map, Value, json};
@@ -158,7 +158,7 @@ impl Call<'_> {
 
     fn channels(self, query: Option<&str>) -> Result<Answer, Problem> {
         let filter = query::parameter(query, "filter_by_prefix").unwrap_or_default();
-        let asked = Asked::read(query::parameter(query, "info").as_deref())?.unwrap_or_default();
+        let asked = Asked::of_several(query::parameter(query, "info").as_deref())?.unwrap_or_default();
         if asked.user_count && !filter.starts_with("presence-") {
             return Err(bad_request("user_count is told with a filter_by_prefix that begins with presence-"));
         }
@@ -184,8 +184,14 @@ impl Call<'_> {
         if asked.user_count && !channel.is_presence() {
             return Err(bad_request("user_count is told of presence channels alone"));
         }
+        if asked.cache && !channel.is_cache() {
+            return Err(bad_request("cache is told of cache channels alone"));
+        }
         let mut about = self.attributes(&room, asked);
         about.insert("occupied".to_owned(), Value::Bool(self.occupancy(&room) > 0));
+        if asked.cache {
+            about.insert("cache".to_owned(), self.cache(&room));
+        }
         Ok(answer_json(StatusCode::OK, &about))
     }
 
@@ -211,6 +217,14 @@ impl Call<'_> {
         self.hub.registry().get(room).map_or(0, |room| room.info().occupancy)
     }
 
+    /// The last event of a cache channel, and for how many seconds more it is known.
+    fn cache(self, room: &RoomName) -> Value {
+        self.hub.registry().cached(room, self.hub.now()).map_or(
+            Value::Null,
+            |(kept, left)| json!({ "data": data_of(&kept.published.payload), "ttl": left.as_secs_f64().ceil() as u64 }),
+        )
+    }
+
     /// What was asked about a channel, as far as it has it.
     fn attributes(self, room: &RoomName, asked: Asked) -> Map<String, Value> {
         let mut told = Map::new();
@@ -230,6 +244,7 @@ impl Call<'_> {
 pub(super) struct Asked {
     pub(super) subscription_count: bool,
     pub(super) user_count: bool,
+    pub(super) cache: bool,
 }
 
 impl Asked {
@@ -241,10 +256,19 @@ impl Asked {
             match name.trim() {
                 "subscription_count" => asked.subscription_count = true,
                 "user_count" => asked.user_count = true,
-                _ => return Err(bad_request("info takes subscription_count and user_count")),
+                "cache" => asked.cache = true,
+                _ => return Err(bad_request("info takes subscription_count, user_count and cache")),
             }
         }
         Ok(Some(asked))
+    }
+
+    /// The same of several channels.
+    pub(super) fn of_several(info: Option<&str>) -> Result<Option<Self>, Problem> {
+        match Self::read(info)? {
+            Some(Self { cache: true, .. }) => Err(bad_request("cache is told of one channel: ask for it by name")),
+            asked => Ok(asked),
+        }
     }
 }
 
@@ -267,10 +291,11 @@ mod tests {
 
     #[test]
     fn attributes_are_asked_for_by_name() {
-        let both = Asked { subscription_count: true, user_count: true };
+        let both = Asked { subscription_count: true, user_count: true, cache: false };
         assert_eq!(Asked::read(Some("subscription_count,user_count")).ok(), Some(Some(both)));
         assert_eq!(Asked::read(Some("")).ok(), Some(None));
         assert_eq!(Asked::read(None).ok(), Some(None));
         assert!(Asked::read(Some("subscription_count,x")).is_err());
+        assert!(Asked::read(Some("cache")).is_ok() && Asked::of_several(Some("user_count,cache")).is_err());
     }
 }

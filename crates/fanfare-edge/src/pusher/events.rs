@@ -120,7 +120,7 @@ impl Event {
                 call.pusher.socket_ids.read(call.place, &id).map(|connection| (connection.shard, connection.lane))
             }
         };
-        let info = Asked::read(info.as_deref())?;
+        let info = Asked::of_several(info.as_deref())?;
         let (payload, hold) = judged(call, &channels[0].1, &payload_of(&name, data))?;
         Ok(Self { channels, payload, except, hold, info })
     }

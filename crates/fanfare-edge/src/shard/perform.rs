@@ -20,7 +20,7 @@ use crate::observed::Limit;
 fn refusal(error: JoinError) -> ErrorCode {
     match error {
         JoinError::RoomsMax => ErrorCode::LimitReached,
-        JoinError::SubscribersMax | JoinError::MembersMax => ErrorCode::RoomFull,
+        JoinError::SubscribersMax | JoinError::MembersMax | JoinError::ListMax => ErrorCode::RoomFull,
     }
 }
 

@@ -15,6 +15,9 @@ use crate::hub::ConnectionId;
 use crate::observed::Limit;
 use crate::pusher::{App, AppPlace};
 
+/// Of what may be queued for a connection, left to whatever else is queued beside a list of members.
+const LIST_SPARE_BYTES: usize = 4_096;
+
 /// What a connection of an application has besides what all have: in a table of the loop's.
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -92,10 +95,6 @@ impl ShardLoop {
     ) -> Result<(), (ChannelRefusal, String)> {
         let Some(app) = self.app_of(lane) else { return Ok(()) };
         let (name, room) = channel_and_room(&app, channel).map_err(|why| (ChannelRefusal::BadName, why))?;
-        if name.is_cache() {
-            let why = "cache channels are not available on this node".to_owned();
-            return Err((ChannelRefusal::Unavailable, why));
-        }
         if self.member_room(lane, &room).is_some() {
             // It is subscribed all the same, so this is no refusal of the subscription.
             self.refuse_app(lane, &format!("this connection is subscribed to {channel} already"));
@@ -122,6 +121,9 @@ impl ShardLoop {
         };
         let Joined { room, missed, .. } = joined;
         self.tell_app(lane, &PusherReply::Subscribed { channel, data: &data }, true);
+        if name.is_cache() && missed.messages.is_empty() {
+            self.tell_app(lane, &PusherReply::CacheMiss { channel }, true);
+        }
         self.replay_first(lane, &room, None, missed);
         Ok(())
     }
@@ -135,7 +137,12 @@ impl ShardLoop {
         MemberData { user, info }: MemberData,
     ) -> Result<(Joined, String), (ErrorCode, String)> {
         let (hub, shard, now) = (self.hub.clone(), self.index, self.now);
-        let member = NewMember { user: &user, info: &info, members_max: app.settings.presence_members_max };
+        let member = NewMember {
+            user: &user,
+            info: &info,
+            members_max: app.settings.presence_members_max,
+            list_bytes_max: self.settings.outbox.outbox_bytes_max.saturating_sub(LIST_SPARE_BYTES),
+        };
         let take = || hub.registry().join_as_member(room, hub.room_options(room), shard, member, now);
         let (joined, members) = self.enter_by(lane, room, Some(&user), take)?;
         if let Some(seat) = self.seats.get_mut(&lane.index) {

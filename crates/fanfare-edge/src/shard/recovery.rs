@@ -260,7 +260,7 @@ impl ShardLoop {
             return self.refuse(lane, ErrorCode::NotAllowed, why, id);
         }
         let options = hub.room_options(&name);
-        if !options.history.is_on() {
+        if !options.history.has_pages() {
             let message = format!("no history is kept in the room {name}");
             return self.refuse(lane, ErrorCode::NotAvailable, &message, id);
         }

@@ -9,6 +9,7 @@ use crate::wire::{Deflater, Window, close_frame, close_frame_as};
 use crate::{CloseReason, Event, RoomEvent};
 
 pub(crate) use json::string as json_string;
+pub use pusher::{data_of, is_client_event};
 
 /// The language a connection speaks after the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

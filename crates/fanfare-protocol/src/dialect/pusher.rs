@@ -70,17 +70,7 @@ fn member(room: &RoomName, event: &str, user: &UserName, info: Option<&str>, out
 
 fn message(room: &RoomName, published: &Published, out: &mut Vec<u8>) {
     let channel = channel_of(room);
-    let (event, data) = match &published.payload {
-        Payload::Json(json) => match Named::read(json) {
-            Some(Named { event, data }) => {
-                let is_clients = event.starts_with(CLIENT_PREFIX);
-                (event, data.map(|data| Data::of_event(data.get(), is_clients)))
-            }
-            None => (MESSAGE.into(), Some(Data::Text(String::from_utf8_lossy(json)))),
-        },
-        Payload::Text(text) => (MESSAGE.into(), Some(Data::of_text(&String::from_utf8_lossy(text)))),
-        Payload::Binary(bytes) => (BINARY.into(), Some(Data::of_text(&json::base64(bytes)))),
-    };
+    let (event, data) = event_of(&published.payload);
     let length = 48 + event.len() + channel.len() + published.payload.len();
     frame_with(Opcode::Text, length, out, |out| {
         out.extend_from_slice(br#"{"event":"#);
@@ -105,6 +95,37 @@ fn message(room: &RoomName, published: &Published, out: &mut Vec<u8>) {
         }
         out.push(b'}');
     });
+}
+
+/// The event that a publication is: its name and its data.
+fn event_of(payload: &Payload) -> (Cow<'_, str>, Option<Data<'_>>) {
+    match payload {
+        Payload::Json(json) => match Named::read(json) {
+            Some(Named { event, data }) => {
+                let is_clients = event.starts_with(CLIENT_PREFIX);
+                (event, data.map(|data| Data::of_event(data.get(), is_clients)))
+            }
+            None => (MESSAGE.into(), Some(Data::Text(String::from_utf8_lossy(json)))),
+        },
+        Payload::Text(text) => (MESSAGE.into(), Some(Data::of_text(&String::from_utf8_lossy(text)))),
+        Payload::Binary(bytes) => (BINARY.into(), Some(Data::of_text(&json::base64(bytes)))),
+    }
+}
+
+/// Whether a publication is an event that a client made.
+#[must_use]
+pub fn is_client_event(payload: &Payload) -> bool {
+    event_of(payload).0.starts_with(CLIENT_PREFIX)
+}
+
+/// The data of the event that a publication is, as the text that a client is told; empty where it has none.
+#[must_use]
+pub fn data_of(payload: &Payload) -> String {
+    match event_of(payload).1 {
+        Some(Data::Raw(json)) => serde_json::from_str(json).unwrap_or_else(|_| json.to_owned()),
+        Some(Data::Text(text)) => text.into_owned(),
+        None => String::new(),
+    }
 }
 
 /// The data of an event.

@@ -82,3 +82,18 @@ pub fn snapshot<'a>(members: impl ExactSizeIterator<Item = (&'a UserName, Option
     out.extend_from_slice(b"}}}");
     String::from_utf8(out).expect("it was made of text")
 }
+
+/// Bytes that a member takes in such a list, once that is told as a string in JSON.
+#[must_use]
+pub fn member_bytes(user: &UserName, info: Option<&str>) -> usize {
+    let (user, info) = (user.as_str(), info.unwrap_or("null"));
+    let escape = |byte: u8| match byte {
+        b'"' | b'\\' => 1,
+        // White space between values is one: `\n`, or longer.
+        0..=0x1f => 5,
+        _ => 0,
+    };
+    let escaped = |text: &str| text.bytes().map(escape).sum::<usize>();
+    // Twice with quotes, each of which is escaped once, and what is escaped in a name is escaped again; two commas and a colon.
+    2 * (user.len() + 3 * escaped(user) + 4) + info.len() + escaped(info) + 3
+}

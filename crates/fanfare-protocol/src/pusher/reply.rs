@@ -29,6 +29,11 @@ pub enum PusherReply<'a> {
         /// For people.
         error: &'a str,
     },
+    /// Nothing is known of what its cache channel said last.
+    CacheMiss {
+        /// The channel.
+        channel: &'a str,
+    },
     /// Answer to a ping.
     Pong,
     /// It is a user of the application.
@@ -78,6 +83,7 @@ impl PusherReply<'_> {
         let length = match self {
             Self::Subscribed { channel, data } => 96 + channel.len() + data.len(),
             Self::NotSubscribed { channel, error, .. } => 128 + channel.len() + error.len(),
+            Self::CacheMiss { channel } => 64 + channel.len(),
             Self::SignedIn { user_data } => 64 + user_data.len(),
             Self::Error { message, .. } => 64 + message.len(),
             Self::Established { .. } | Self::Pong => 120,
@@ -107,6 +113,11 @@ impl PusherReply<'_> {
                 out.extend_from_slice(format!(r#","data":{{"type":"{kind}","error":"#).as_bytes());
                 json_string(error, out);
                 out.extend_from_slice(format!(r#","status":{status}}}}}"#).as_bytes());
+            }
+            Self::CacheMiss { channel } => {
+                raw(r#"{"event":"pusher:cache_miss","channel":"#);
+                json_string(channel, out);
+                out.extend_from_slice(br#","data":"{}"}"#);
             }
             Self::Pong => raw(r#"{"event":"pusher:pong","data":{}}"#),
             Self::SignedIn { user_data } => {

@@ -347,3 +347,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_list_of_members_is_no_longer_than_its_members_take() {
+    let users = ["a", "a\"b\\c", "Zoë", "user 4"].map(|name| UserName::parse(name).expect("a name"));
+    let infos = [None, Some(r#"{"n":"\"x\\"}"#), Some("null"), Some(r#"{"name":"Ünï"}"#)];
+    let list = snapshot(users.iter().zip(infos).collect::<Vec<_>>().into_iter());
+    let told = |list: String| serde_json::to_string(&list).expect("text").len();
+    let empty = told(snapshot([].into_iter()));
+    let members: usize = users.iter().zip(infos).map(|(user, info)| member_bytes(user, info)).sum();
+    let spare = (empty + members).checked_sub(told(list)).expect("no longer");
+    assert!(spare <= 3 * users.len(), "{spare} bytes too many");
+}
+
+#[test]
+fn data_of_an_event_is_what_a_client_is_told() {
+    let data = |payload: Payload| data_of(&payload);
+    let json = |text: &'static str| Payload::Json(text.as_bytes().into());
+    assert_eq!(data(json(r#"{"event":"e","data":"{\"x\":\u0031}"}"#)), r#"{"x":1}"#);
+    assert_eq!(data(json(r#"{"event":"e","data":{"x":1}}"#)), r#"{"x":1}"#);
+    assert_eq!(data(json(r#"{"event":"e"}"#)), "");
+    assert_eq!(data(json("[1]")), "[1]");
+    assert_eq!(data(Payload::Text("a\"b".into())), r#""a\"b""#);
+    assert!(is_client_event(&json(r#" { "data": 1, "event": "client-x" }"#)));
+    assert!(!is_client_event(&json(r#"{"event":"clients"}"#)) && !is_client_event(&Payload::Text("client-x".into())));
+}

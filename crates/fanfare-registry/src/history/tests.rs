@@ -6,7 +6,7 @@ use super::*;
 const NOT_AGED: Duration = Duration::ZERO;
 
 fn limits(messages_max: u32, bytes_max: usize, age_max: Duration) -> HistoryLimits {
-    HistoryLimits { messages_max, bytes_max, age_max }
+    HistoryLimits { messages_max, bytes_max, age_max, cached_ms_max: 0 }
 }
 
 fn seconds(seconds: u64) -> Duration {

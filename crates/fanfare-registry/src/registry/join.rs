@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fanfare_protocol::pusher::member_bytes;
 use fanfare_protocol::{Position, RoomEvent, RoomName, UserName};
 use smallvec::SmallVec;
 
@@ -41,6 +42,9 @@ pub enum JoinError {
     /// The room has as many members as it may have.
     #[error("this room has as many members as it may have")]
     MembersMax,
+    /// A list of the room's members would be longer than what may wait for a connection.
+    #[error("the list of this room's members would be longer than what may be queued for a connection")]
+    ListMax,
 }
 
 /// All members of a room, each with what an application says of him.
@@ -55,6 +59,8 @@ pub struct NewMember<'a> {
     pub info: &'a Arc<str>,
     /// Users in the room at the same time.
     pub members_max: usize,
+    /// What a list of all of them may come to, bytes.
+    pub list_bytes_max: usize,
 }
 
 /// Who enters a room.
@@ -63,6 +69,7 @@ struct Newcomer<'a> {
     user: Option<&'a UserName>,
     info: Option<&'a Arc<str>>,
     members_max: usize,
+    list_bytes_max: usize,
 }
 
 /// A user whose last connection in a room ended: he has left once [`Registry::miss`] finds him still away.
@@ -105,8 +112,8 @@ impl<O> Registry<O> {
         since: Option<Position>,
         now: Duration,
     ) -> Result<Joined, JoinError> {
-        self.enter(name, options, shard, Newcomer { user, info: None, members_max: usize::MAX }, since, now)
-            .map(|(joined, _)| joined)
+        let newcomer = Newcomer { user, info: None, members_max: usize::MAX, list_bytes_max: usize::MAX };
+        self.enter(name, options, shard, newcomer, since, now).map(|(joined, _)| joined)
     }
 
     /// The same for a member of an application's channel, of whom it says `info`. All members come with the place, this one among them:
@@ -122,8 +129,9 @@ impl<O> Registry<O> {
         member: NewMember<'_>,
         now: Duration,
     ) -> Result<(Joined, Members), JoinError> {
-        let NewMember { user, info, members_max } = member;
-        self.enter(name, options, shard, Newcomer { user: Some(user), info: Some(info), members_max }, None, now)
+        let NewMember { user, info, members_max, list_bytes_max } = member;
+        let newcomer = Newcomer { user: Some(user), info: Some(info), members_max, list_bytes_max };
+        self.enter(name, options, shard, newcomer, None, now)
     }
 
     fn enter(
@@ -135,7 +143,7 @@ impl<O> Registry<O> {
         since: Option<Position>,
         now: Duration,
     ) -> Result<(Joined, Members), JoinError> {
-        let Newcomer { user, info, members_max } = newcomer;
+        let Newcomer { user, info, members_max, list_bytes_max } = newcomer;
         self.in_room(name, options, now, |room, mut state| {
             let RoomBounds { subscribers_max, .. } = options.bounds;
             let is_full = subscribers_max > 0 && state.occupancy >= subscribers_max.into();
@@ -145,6 +153,13 @@ impl<O> Registry<O> {
             let is_one_more = user.is_some_and(|user| !state.members.contains_key(user));
             if is_one_more && state.members.len() >= members_max {
                 return Err(JoinError::MembersMax);
+            }
+            // Who comes is told all of them in one message.
+            if let (Some(user), Some(info)) = (user, info) {
+                let more = if is_one_more { member_bytes(user, Some(&**info)) } else { 0 };
+                if state.list_bytes() + more > list_bytes_max {
+                    return Err(JoinError::ListMax);
+                }
             }
             let is_new_user = user.is_some_and(|user| room.options().join_leave && !state.members.contains_key(user));
             let mut woken = SmallVec::new();

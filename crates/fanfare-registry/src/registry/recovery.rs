@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanfare_fanout::LaneId;
+use fanfare_protocol::pusher::is_client_event;
 use fanfare_protocol::{Position, Published, RoomName};
 
 use super::life::is_newly_vacant;
@@ -24,6 +25,7 @@ impl<O> Registry<O> {
         let (offset, seq) = (state.offset, state.seq);
         let nothing = Missed { lost: None, messages: Vec::new(), offset, seq: Some(seq) };
         match since {
+            None if room.options().history.is_cache() => (true, state.history.cached_value(offset, seq)),
             None if room.options().last_value => (true, state.history.last_value(offset, seq)),
             None => (true, nothing),
             Some(since) if since.epoch == room.epoch() && state.history.reaches(since.offset, offset) => {
@@ -47,6 +49,15 @@ impl<O> Registry<O> {
         }
         state.history.expire(now, &room.options().history, &self.keeping.budget);
         state.history.missed(after, state.offset, state.seq, &self.limits.replay)
+    }
+
+    /// The last event of a cache channel, while it is kept, and for how much longer.
+    pub fn cached(&self, name: &RoomName, now: Duration) -> Option<(Kept, Duration)> {
+        let room = self.rooms.get(name)?;
+        let age_max = Duration::from_millis(room.options().history.cached_ms_max.into());
+        let kept = room.lock().history.cached().cloned()?;
+        let left = (kept.at + age_max).checked_sub(now).filter(|left| !left.is_zero())?;
+        Some((kept, left))
     }
 
     /// Reads a room's history. A room that is not there is made, as it would be by who enters it: so the answer has a position from
@@ -74,7 +85,7 @@ impl<O> Registry<O> {
         .ok_or(JoinError::RoomsMax)
     }
 
-    /// Keeps a publication for those who come back. The room is locked.
+    /// Keeps a publication for those who come back, or, in a cache channel, for those who come. The room is locked.
     pub(super) fn keep(
         &self,
         room: &Arc<Room>,
@@ -84,9 +95,18 @@ impl<O> Registry<O> {
         now: Duration,
     ) {
         state.places.note_use();
-        let published = Published { offset: Some(state.offset), ..published.clone() };
-        let kept = Kept { published, at: now, except };
-        let cut = state.history.push(kept, &room.options().history, &self.keeping.budget);
+        let (limits, budget) = (room.options().history, &self.keeping.budget);
+        let mut cut = 0;
+        // What clients say to each other is not the channel's last event.
+        if limits.is_cache() && !is_client_event(&published.payload) {
+            // Who comes in later is another connection, or may want to know all the same.
+            let kept = Kept { published: published.clone(), at: now, except: None };
+            cut += usize::from(!state.history.cache(kept, budget));
+        }
+        if limits.has_pages() {
+            let published = Published { offset: Some(state.offset), ..published.clone() };
+            cut += state.history.push(Kept { published, at: now, except }, &limits, budget);
+        }
         if cut > 0 {
             self.stats.cut.fetch_add(cut as u64, Ordering::Relaxed);
         }

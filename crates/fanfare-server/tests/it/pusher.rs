@@ -1,6 +1,7 @@
 //! The Pusher dialect and its HTTP API, as its clients and server libraries speak them.
 
 mod api;
+mod cache;
 mod channels;
 mod connecting;
 mod presence;

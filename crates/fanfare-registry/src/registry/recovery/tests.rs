@@ -17,7 +17,7 @@ fn name(name: &str) -> RoomName {
 }
 
 fn options(messages_max: u32, age_max: Duration) -> RoomOptions {
-    let history = HistoryLimits { messages_max, bytes_max: 1_000_000, age_max };
+    let history = HistoryLimits { messages_max, bytes_max: 1_000_000, age_max, cached_ms_max: 0 };
     RoomOptions { offsets: true, history, ..RoomOptions::default() }
 }
 
@@ -359,5 +359,85 @@ fn asking_for_the_history_of_a_room_makes_it_and_the_sweep_takes_it_away() {
     let refused = rooms.registry.history(&name("b"), rooms.options, &query, seconds(1));
     assert_eq!(refused, Err(JoinError::RoomsMax));
     assert_eq!(rooms.sweep(seconds(2)), 1);
+    rooms.check_empty();
+}
+
+/// Says an event of this name in a channel.
+fn say(rooms: &Rooms, event: &str, now: Duration) {
+    let payload = Payload::Json(Bytes::from(format!(r#"{{"event":"{event}","data":"x"}}"#)));
+    let draft = Draft { user: None, payload, except: Some((0, LaneId { index: 0, generation: 0 })), receipt: None };
+    let _position = rooms.registry.publish(&name("a"), rooms.options, draft, now).expect("accepted");
+}
+
+fn texts(missed: &Missed) -> Vec<String> {
+    let text = |kept: &Kept| match &kept.published.payload {
+        Payload::Json(bytes) | Payload::Text(bytes) | Payload::Binary(bytes) => {
+            String::from_utf8_lossy(bytes).into_owned()
+        }
+    };
+    missed.messages.iter().map(text).collect()
+}
+
+#[test]
+fn a_cache_channel_tells_its_last_event_for_a_time_and_nothing_that_clients_said() {
+    let mut rooms = Rooms::new(FOREVER, RegistryLimits::default());
+    rooms.options = RoomOptions::default();
+    rooms.options.history.cached_ms_max = 10_000;
+    let early = rooms.rejoin("a", None, seconds(0));
+    assert_eq!((texts(&early.missed).len(), early.missed.seq), (0, Some(early.seq)));
+    rooms.leave(&early);
+    say(&rooms, "client-early", seconds(1));
+    assert_eq!((rooms.registry.history_bytes().0, rooms.registry.cached(&name("a"), seconds(1))), (0, None));
+    for (n, event) in ["first", "last", "client-later"].into_iter().enumerate() {
+        say(&rooms, event, seconds(2 + n as u64));
+    }
+    // Nobody is there, and it is known all the same.
+    assert_eq!(rooms.sweep(seconds(12)), 0);
+    let joined = rooms.rejoin("a", None, seconds(12));
+    assert_eq!(texts(&joined.missed), [r#"{"event":"last","data":"x"}"#]);
+    assert_eq!((joined.recovered, joined.missed.seq), (true, Some(joined.seq)));
+    assert_eq!(joined.missed.messages[0].except, None, "whoever made it may hear it");
+    assert_eq!(joined.missed.messages[0].published.offset, None, "these rooms do not count");
+    rooms.leave(&joined);
+    let left = rooms.registry.cached(&name("a"), seconds(12)).map(|(_, left)| left);
+    assert_eq!(left, Some(seconds(1)));
+    // Until it is too old, before the sweep and after it.
+    assert_eq!(rooms.registry.cached(&name("a"), seconds(13)), None);
+    let late = rooms.rejoin("a", None, seconds(13));
+    assert_eq!(texts(&late.missed).len(), 0);
+    say(&rooms, "again", seconds(14));
+    rooms.leave(&late);
+    assert_eq!(rooms.sweep(seconds(23)), 0);
+    assert_eq!(rooms.sweep(seconds(24)), 1);
+    rooms.check_empty();
+}
+
+#[test]
+fn what_a_cache_channel_keeps_is_no_hole_in_its_history() {
+    let mut rooms = Rooms::new(FOREVER, RegistryLimits::default());
+    rooms.options.history.cached_ms_max = 1_000;
+    let member = rooms.rejoin("a", None, seconds(0));
+    for (n, event) in ["first", "second", "client-third", "client-fourth", "client-fifth"].into_iter().enumerate() {
+        say(&rooms, event, Duration::from_millis(n as u64));
+    }
+    // The ring goes on where the last event has been pushed out of it.
+    let since = Position { offset: 2, ..member.position };
+    assert_eq!(rooms.visit("a", since, Duration::from_millis(5)), (true, vec![3, 4, 5]));
+    let joined = rooms.rejoin("a", None, Duration::from_millis(5));
+    assert_eq!(texts(&joined.missed), [r#"{"event":"second","data":"x"}"#]);
+    assert!(rooms.registry.close(&name("a")));
+    assert_eq!(rooms.registry.history_bytes().0, 0);
+}
+
+#[test]
+fn a_cache_channel_keeps_nothing_where_histories_have_no_place_for_it() {
+    let limits = RegistryLimits { history_bytes_max: KEPT_OVERHEAD_BYTES, ..RegistryLimits::default() };
+    let mut rooms = Rooms::new(FOREVER, limits);
+    rooms.options = RoomOptions::default();
+    rooms.options.history.cached_ms_max = 10_000;
+    say(&rooms, "e", seconds(1));
+    assert_eq!(rooms.registry.cached(&name("a"), seconds(1)), None);
+    assert_eq!(rooms.registry.stats().cut.load(Ordering::Relaxed), 1);
+    assert_eq!(rooms.sweep(seconds(1)), 1);
     rooms.check_empty();
 }

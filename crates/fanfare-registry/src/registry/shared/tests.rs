@@ -13,7 +13,8 @@ fn name(name: &str) -> RoomName {
 }
 
 fn keeps(messages_max: u32) -> RoomOptions {
-    let history = HistoryLimits { messages_max, bytes_max: 1_000_000, age_max: Duration::from_secs(60) };
+    let history =
+        HistoryLimits { messages_max, bytes_max: 1_000_000, age_max: Duration::from_secs(60), cached_ms_max: 0 };
     RoomOptions { offsets: messages_max > 0, history, ..RoomOptions::default() }
 }
 

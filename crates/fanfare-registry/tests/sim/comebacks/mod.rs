@@ -44,7 +44,7 @@ const LAST_VALUE: usize = 8;
 
 fn options(room: usize) -> RoomOptions {
     let (messages_max, bytes_max, age_ms) = ROOMS[room];
-    let history = HistoryLimits { messages_max, bytes_max, age_max: Duration::from_millis(age_ms) };
+    let history = HistoryLimits { messages_max, bytes_max, age_max: Duration::from_millis(age_ms), cached_ms_max: 0 };
     let (join_leave, last_value) = (room == COMES_AND_GOES, room == LAST_VALUE);
     RoomOptions { join_leave, last_value, offsets: true, history, ..RoomOptions::default() }
 }
@@ -55,7 +55,7 @@ struct Life(Vec<(String, usize, Duration)>);
 impl Life {
     /// Number of the oldest that a room with these options still knows.
     fn first_kept(&self, room: usize, now: Duration) -> u64 {
-        let HistoryLimits { messages_max, bytes_max, age_max } = options(room).history;
+        let HistoryLimits { messages_max, bytes_max, age_max, .. } = options(room).history;
         let (mut first, mut bytes) = (self.0.len(), 0);
         while first > 0 && self.0.len() - first < messages_max as usize {
             let (_, charge, at) = &self.0[first - 1];

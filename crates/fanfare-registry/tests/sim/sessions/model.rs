@@ -143,7 +143,8 @@ fn drops(room: usize, variant: Variant) -> bool {
 impl World {
     pub(super) fn options(&self, room: usize) -> RoomOptions {
         let (messages_max, bytes_max, age_ms) = KEPT[room];
-        let history = HistoryLimits { messages_max, bytes_max, age_max: Duration::from_millis(age_ms) };
+        let history =
+            HistoryLimits { messages_max, bytes_max, age_max: Duration::from_millis(age_ms), cached_ms_max: 0 };
         RoomOptions {
             presence: room % 4 == 1,
             join_leave: room.is_multiple_of(4),

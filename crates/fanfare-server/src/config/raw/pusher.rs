@@ -13,7 +13,7 @@ section! {
         /// the rooms (`pusher-` and the id if left out); `enabled` (true); `client_events` (false), whether clients may publish events to
         /// private and presence channels; `client_events_per_second_max` (10), of one connection; `event_bytes_max` (10240), the data of an event;
         /// `presence_members_max` (100), users in a presence channel; `user_info_bytes_max`
-        /// (1024), what is told of each; `connections_max` (0: off), of this application on this node.
+        /// (1024), what is told of each; `cache_ms` (1800000), how long the last event of a cache channel is kept; `connections_max` (0: off), of this application on this node.
         apps: Vec<PusherAppKeys> = Vec::new(),
         /// The silence after which clients ask whether anybody is there, milliseconds, told in whole seconds.
         activity_timeout_ms: u64 = 120_000,
@@ -34,6 +34,7 @@ pub(crate) struct PusherAppKeys {
     pub(crate) event_bytes_max: u64,
     pub(crate) presence_members_max: u64,
     pub(crate) user_info_bytes_max: u64,
+    pub(crate) cache_ms: u64,
     pub(crate) connections_max: u64,
 }
 
@@ -50,6 +51,7 @@ impl Default for PusherAppKeys {
             event_bytes_max: 10_240,
             presence_members_max: 100,
             user_info_bytes_max: 1_024,
+            cache_ms: 1_800_000,
             connections_max: 0,
         }
     }
@@ -57,7 +59,7 @@ impl Default for PusherAppKeys {
 
 const LIST: &str = "a list of tables, such as [{ id = \"1\", key = \"app-key\", secret = \"app-secret\" }]";
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "id",
     "key",
     "secret",
@@ -68,6 +70,7 @@ const NAMES: [&str; 11] = [
     "event_bytes_max",
     "presence_members_max",
     "user_info_bytes_max",
+    "cache_ms",
     "connections_max",
 ];
 
@@ -93,6 +96,7 @@ impl PusherAppKeys {
                 "event_bytes_max" => take(&mut app.event_bytes_max, literal),
                 "presence_members_max" => take(&mut app.presence_members_max, literal),
                 "user_info_bytes_max" => take(&mut app.user_info_bytes_max, literal),
+                "cache_ms" => take(&mut app.cache_ms, literal),
                 "connections_max" => take(&mut app.connections_max, literal),
                 other => {
                     let hint = nearest(other, NAMES.into_iter());
@@ -117,7 +121,7 @@ impl PusherAppKeys {
         format!(
             "{{ id = {}, key = {}, secret = {secret}, namespace = {}, enabled = {}, client_events = {}, \
              client_events_per_second_max = {}, event_bytes_max = {}, presence_members_max = {}, \
-             user_info_bytes_max = {}, connections_max = {} }}",
+             user_info_bytes_max = {}, cache_ms = {}, connections_max = {} }}",
             text(&self.id),
             text(&self.key),
             text(&self.namespace()),
@@ -127,6 +131,7 @@ impl PusherAppKeys {
             self.event_bytes_max,
             self.presence_members_max,
             self.user_info_bytes_max,
+            self.cache_ms,
             self.connections_max,
         )
     }

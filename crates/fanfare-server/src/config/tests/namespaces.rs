@@ -134,6 +134,8 @@ fn the_namespace_of_an_application_is_shut_for_others_until_its_own_table_opens_
     let default = policy(&format!("{app}[namespaces.default]\nsubscribe = 'user'\nmessages_per_second_max = 3\n"));
     assert_eq!((default.subscribe, default.messages_per_second_max), (nobody, 3));
     assert!(!file(app).unwrap().namespaces.fallback().has_channels);
+    let cached = policy(&format!("{app}cache_ms = 7000\n"));
+    assert_eq!((shut.cache_ms, cached.cache_ms), (1_800_000, 7_000));
 }
 
 #[test]
@@ -154,6 +156,7 @@ fn applications_do_not_share_anything() {
         ("id = '8/'\nkey = 'k8'", "entry 2 of `pusher.apps` needs as its `id`"),
         ("id = '8'\nkey = 'k:8'", "entry 2 of `pusher.apps` needs as its `key`"),
         ("id = '8'\nkey = 'k8'\nevent_bytes_max = 0", "entry 2 of `pusher.apps` needs an `event_bytes_max`"),
+        ("id = '8'\nkey = 'k8'\ncache_ms = 99", "entry 2 of `pusher.apps` needs a `cache_ms` from 100"),
     ] {
         let error = file(&two(more)).unwrap_err().to_string();
         assert!(error.contains(complaint), "{more}: {error}");

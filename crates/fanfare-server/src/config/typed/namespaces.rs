@@ -24,7 +24,7 @@ impl Check {
             let name = app.namespace();
             let rules = raw.namespaces.get(&name).filter(|_| name != DEFAULT_NAMESPACE);
             let policy = others.entry(name).or_insert(default);
-            *policy = of_channels(*policy, rules);
+            *policy = of_channels(*policy, rules, app.cache_ms);
         }
         Namespaces::new(default, others)
     }
@@ -81,6 +81,7 @@ impl Check {
                 0..=1_000_000,
             ),
             has_channels: false,
+            cache_ms: 0,
             filter: moderation::filter(given(&rules.filter, &fallback.filter).value),
         }
     }
@@ -88,12 +89,13 @@ impl Check {
 
 /// The policy where rooms are channels of an application: it says who may enter them, so clients of other dialects may only where its
 /// own table says so.
-fn of_channels(policy: NamespacePolicy, rules: Option<&Namespace>) -> NamespacePolicy {
+fn of_channels(policy: NamespacePolicy, rules: Option<&Namespace>, cache_ms: u64) -> NamespacePolicy {
     let is_given = |setting: fn(&Namespace) -> &Setting<Who>| rules.is_some_and(|rules| setting(rules).is_given());
     NamespacePolicy {
         subscribe: if is_given(|rules| &rules.subscribe) { policy.subscribe } else { Right::Nobody },
         publish: if is_given(|rules| &rules.publish) { policy.publish } else { Right::Nobody },
         has_channels: true,
+        cache_ms: u32::try_from(cache_ms).unwrap_or(u32::MAX),
         ..policy
     }
 }

@@ -16,6 +16,9 @@ const NAME_BYTES_MAX: usize = 64;
 /// Largest data of an event that may be configured, bytes.
 const EVENT_BYTES_MAX: u64 = 1 << 20;
 
+/// Longest that the last event of a cache channel may be kept, milliseconds: a week.
+const CACHE_MS_MAX: u64 = 7 * 24 * HOUR_MS;
+
 /// The applications, and what their clients are told.
 #[derive(Debug, Clone)]
 pub struct PusherApps {
@@ -91,6 +94,9 @@ impl Check {
         }
         if !(4..=65_536).contains(&app.user_info_bytes_max) {
             self.of_app(apps, index, "needs a `user_info_bytes_max` from 4 to 65536");
+        }
+        if !(100..=CACHE_MS_MAX).contains(&app.cache_ms) {
+            self.of_app(apps, index, &format!("needs a `cache_ms` from 100 to {CACHE_MS_MAX}"));
         }
     }
 

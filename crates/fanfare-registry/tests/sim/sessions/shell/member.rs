@@ -18,7 +18,9 @@ impl World {
             Ok(Some(joined)) => joined,
             Ok(None) => return,
             Err(JoinError::RoomsMax) => return self.end(n, CloseReason::Overloaded),
-            Err(JoinError::SubscribersMax | JoinError::MembersMax) => unreachable!("no room has a bound here"),
+            Err(JoinError::SubscribersMax | JoinError::MembersMax | JoinError::ListMax) => {
+                unreachable!("no room has a bound here")
+            }
         };
         let Joined { position, recovered, missed, .. } = joined;
         let name = self.names[room].clone();
@@ -60,7 +62,9 @@ impl World {
             Ok(Some(joined)) => joined,
             Ok(None) => return,
             Err(JoinError::RoomsMax) => return self.refuse(n, ErrorCode::LimitReached, id),
-            Err(JoinError::SubscribersMax | JoinError::MembersMax) => unreachable!("no room has a bound here"),
+            Err(JoinError::SubscribersMax | JoinError::MembersMax | JoinError::ListMax) => {
+                unreachable!("no room has a bound here")
+            }
         };
         let Joined { position, recovered, missed, .. } = joined;
         let Position { epoch, offset } = position;
