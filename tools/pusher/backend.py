@@ -13,6 +13,7 @@ client.trigger_batch([
     {"channel": "kitchen", "name": "batched", "data": "1"},
     {"channel": "kitchen", "name": "batched", "data": "2"},
 ])
+client.send_to_user("ada", "from-python", {"n": 2})
 refused = None
 try:
     pusher.Pusher(app_id="1001", key="k7", secret="wrong", host="127.0.0.1", port=port, ssl=False).trigger("a", "b", "c")

@@ -135,6 +135,30 @@ const tests = {
     await server.trigger("private-encrypted-cache-menu", "dish", { name: "swordfish" });
     assert.deepEqual((await event(secret.subscribe("private-encrypted-cache-menu"), "dish"))[0], { name: "swordfish" });
   },
+  async "a user signs in, is told something, and is sent away"() {
+    const [ada, bea] = [client({ user: "ada" }), client({ user: "bea" })];
+    for (const pusher of [ada, bea]) {
+      await connected(pusher);
+      pusher.signin();
+      await within("the sign-in", pusher.user.signinDonePromise);
+    }
+    assert.equal(ada.user.user_data.id, "ada");
+    bea.user.bind("note", () => assert.fail("it is for somebody else"));
+    await within("the channel", new Promise((resolve) => {
+      const look = () => ada.user.serverToUserChannel?.subscribed ? resolve() : setTimeout(look, 10);
+      look();
+    }));
+    const noted = event(ada.user, "note");
+    await server.sendToUser("ada", "note", { n: 1 });
+    assert.deepEqual((await noted)[0], { n: 1 });
+    const fromPython = event(ada.user, "from-python");
+    await within("Python", promisify(execFile)(python, [backend, port, "1.1"]));
+    assert.deepEqual((await fromPython)[0], { n: 2 });
+    const gone = event(ada.connection, "disconnected");
+    await server.terminateUserConnections("ada");
+    await gone;
+    assert.equal(bea.connection.state, "connected");
+  },
   async "the library for Python"() {
     const [ada, bea] = [client(), client()];
     for (const pusher of [ada, bea]) {

@@ -6,6 +6,9 @@
 mod command;
 mod member;
 mod reply;
+mod user;
+
+use std::borrow::Cow;
 
 use crate::{NameError, RoomName};
 
@@ -14,6 +17,7 @@ pub use command::PusherCommand;
 pub(crate) use command::action;
 pub use member::{MemberData, USER_ID_CHARS_MAX, member_bytes, snapshot};
 pub use reply::{ChannelRefusal, PusherReply};
+pub use user::{user_of_channel, user_room};
 
 /// Longest name of an event, characters.
 pub const EVENT_CHARS_MAX: usize = 200;
@@ -99,9 +103,9 @@ impl<'a> ChannelName<'a> {
     }
 }
 
-/// Whether a channel of this name is private, for its members alone.
+/// Whether a channel of this name is private, for its members alone, or for one user.
 fn needs_auth(name: &str) -> bool {
-    name.starts_with("private-") || name.starts_with(PRESENCE_PREFIX)
+    name.starts_with("private-") || name.starts_with(PRESENCE_PREFIX) || name.starts_with(user::MARK)
 }
 
 /// Whether a channel of this name tells its last event to who comes later.
@@ -114,6 +118,11 @@ fn is_cache(name: &str) -> bool {
 pub(crate) fn channel_of(room: &RoomName) -> &str {
     let name = room.as_str();
     name.split_once(':').map_or(name, |(_, channel)| channel)
+}
+
+/// The name of the channel that a room is, as clients know it.
+pub(crate) fn shown_channel_of(room: &RoomName) -> Cow<'_, str> {
+    user::shown(channel_of(room))
 }
 
 /// Whether a room of an application's namespace is a private channel: in no dialect it is entered without a word of the application's.

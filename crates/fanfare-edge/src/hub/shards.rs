@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_protocol::CloseReason;
+use fanfare_protocol::{CloseReason, UserName};
 use fanfare_registry::Item;
 use tokio::sync::oneshot;
 
@@ -25,6 +25,22 @@ impl Hub {
         let lane = connection.lane;
         let end = |told| Order::End { lane, reason, told: Some(told) };
         self.ask(connection.shard, end).await.unwrap_or(false)
+    }
+
+    /// Ends all connections on which a user of an application has signed in. A shard that does not answer in time ends them later.
+    pub(crate) async fn end_app_user(&self, app: u32, user: &UserName) -> u64 {
+        let mut asked = Vec::new();
+        for shard in self.registry.shards() {
+            let (told, answer) = oneshot::channel();
+            shard.push(Item::Order(Order::EndAppUser { app, user: user.clone(), told }));
+            asked.push(answer);
+        }
+        let mut ended = 0;
+        for answer in asked {
+            let answer = tokio::time::timeout(SHARD_ANSWER_MAX, answer).await;
+            ended += answer.ok().and_then(Result::ok).unwrap_or(0);
+        }
+        ended
     }
 
     /// Waits until every shard has taken a turn: without end for one that hangs, or has ended.

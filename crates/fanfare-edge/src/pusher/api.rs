@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfare_protocol::RoomName;
-use fanfare_protocol::pusher::{ChannelName, data_of, is_presence_room};
+use fanfare_protocol::pusher::{ChannelName, data_of, is_presence_room, user_of_channel, user_room};
+use fanfare_protocol::{RoomName, UserName};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Map, Value, json};
@@ -32,6 +32,7 @@ enum Route {
     Channels,
     Channel(String),
     Users(String),
+    Terminate(String),
 }
 
 impl Route {
@@ -45,13 +46,14 @@ impl Route {
             ["channels"] => Self::Channels,
             ["channels", channel] => Self::Channel(name(channel)?),
             ["channels", channel, "users"] => Self::Users(name(channel)?),
+            ["users", user, "terminate_connections"] => Self::Terminate(name(user)?),
             _ => return None,
         })
     }
 
     const fn method(&self) -> Method {
         match self {
-            Self::Events | Self::BatchEvents => Method::POST,
+            Self::Events | Self::BatchEvents | Self::Terminate(_) => Method::POST,
             Self::Channels | Self::Channel(_) | Self::Users(_) => Method::GET,
         }
     }
@@ -113,6 +115,7 @@ impl Call<'_> {
             Route::Channels => self.channels(query),
             Route::Channel(name) => self.channel(&name, query),
             Route::Users(name) => self.users(&name),
+            Route::Terminate(user) => self.terminate(&user).await,
         }
     }
 
@@ -206,6 +209,22 @@ impl Call<'_> {
         Ok(answer_json(StatusCode::OK, &json!({ "users": users })))
     }
 
+    /// Ends all connections on which a user has signed in. That there are none is no error.
+    async fn terminate(self, user: &str) -> Result<Answer, Problem> {
+        if let Ok(user) = UserName::parse(user) {
+            self.hub.end_app_user(self.place, &user).await;
+        }
+        Ok(answer_json(StatusCode::OK, &json!({})))
+    }
+
+    /// The room that events of this channel go to; one user's is none that can be asked about.
+    pub(super) fn target(self, name: &str) -> Result<RoomName, Problem> {
+        let Some(id) = user_of_channel(name) else { return self.room(name).map(|(_, room)| room) };
+        let user = UserName::parse(id).map_err(|error| bad_request(format!("the user of the channel: {error}")))?;
+        let room = user_room(&self.app.settings.namespace, &user);
+        room.map_err(|error| bad_request(format!("the user of the channel: {error}")))
+    }
+
     /// A channel by its name, and the room that it is.
     pub(super) fn room(self, name: &str) -> Result<(ChannelName<'_>, RoomName), Problem> {
         let channel = ChannelName::parse(name).map_err(bad_request)?;
@@ -281,6 +300,7 @@ mod tests {
         let method = |rest| Route::at(rest).map(|route| route.method());
         assert_eq!(method("events"), Some(Method::POST));
         assert_eq!(method("batch_events"), Some(Method::POST));
+        assert_eq!(method("users/a%2Fb/terminate_connections"), Some(Method::POST));
         for rest in ["channels", "channels/a", "channels/a%20b", "channels/presence-a/users"] {
             assert_eq!(method(rest), Some(Method::GET), "{rest}");
         }

@@ -107,7 +107,7 @@ impl Event {
         }
         let mut channels: Vec<(String, RoomName)> = Vec::with_capacity(names.len());
         for name in names {
-            let (_, room) = call.room(&name)?;
+            let room = call.target(&name)?;
             if !channels.iter().any(|(known, _)| *known == name) {
                 channels.push((name, room));
             }

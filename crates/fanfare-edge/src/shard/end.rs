@@ -215,7 +215,11 @@ impl ShardLoop {
         *slot = None;
         self.live -= 1;
         self.histories.remove(&lane.index);
-        self.seats.remove(&lane.index);
+        if let Some(seat) = self.seats.remove(&lane.index)
+            && let Some((app, user)) = seat.signed_in()
+        {
+            self.signed_in.leave(app, user, lane);
+        }
         self.unread.remove(&lane.index);
         for room in self.fanout.close(lane) {
             debug_assert!(false, "{room:?} was left when the connection ended");

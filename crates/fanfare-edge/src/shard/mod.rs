@@ -29,6 +29,7 @@ mod reload;
 mod rooms;
 mod shared;
 mod sight;
+mod signed_in;
 mod slow;
 mod sockets;
 mod start;
@@ -59,6 +60,7 @@ use self::pusher::Seat;
 use self::recovery::Behind;
 use self::rooms::LocalRooms;
 use self::sight::Sight;
+use self::signed_in::SignedIn;
 use self::sockets::Sockets;
 use self::timers::Timers;
 use crate::ending::Ending;
@@ -131,6 +133,7 @@ struct ShardLoop {
     rooms: LocalRooms,
     /// By the index of their lane: connections of applications of the Pusher dialect.
     seats: HashMap<u32, Box<Seat>>,
+    signed_in: SignedIn,
     /// Connections that have not been told all they missed.
     behind: Behind,
     /// Users whose last connection in a room ended here, with the time when they are missed there; in that order.

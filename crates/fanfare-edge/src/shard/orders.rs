@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanfare_fanout::{Delivery, Lane, LaneId, Receipt, RoomId};
 use fanfare_guard::Revocation;
-use fanfare_protocol::{CloseReason, Event, Mode, ReplyId};
+use fanfare_protocol::{CloseReason, Event, Mode, ReplyId, UserName};
 use fanfare_registry::Item;
 use tokio::sync::oneshot;
 
@@ -70,6 +70,16 @@ pub enum Order {
         reason: CloseReason,
         /// Where to say whether it was there, and open; nowhere, if nobody asks.
         told: Option<oneshot::Sender<bool>>,
+    },
+    /// End all connections on which a user of an application has signed in.
+    #[doc(hidden)]
+    EndAppUser {
+        /// The application's place among all.
+        app: u32,
+        /// The user.
+        user: UserName,
+        /// Where to say how many they were.
+        told: oneshot::Sender<u64>,
     },
     /// Close the connections whose tokens were taken back.
     #[doc(hidden)]
@@ -170,6 +180,10 @@ impl ShardLoop {
                     // Whoever asked may have gone; the connection ends all the same.
                     let _ = told.send(is_open);
                 }
+            }
+            Item::Order(Order::EndAppUser { app, user, told }) => {
+                // As above.
+                let _ = told.send(self.end_app_user(app, user));
             }
             #[cfg(feature = "faults")]
             Item::Order(Order::Wedge { time, holds }) => {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use fanfare_fanout::{Lane, LaneId, RoomId};
 use fanfare_guard::Bucket;
-use fanfare_protocol::pusher::{ChannelName, ChannelRefusal, MemberData, PusherCommand, PusherReply, snapshot};
+use fanfare_protocol::pusher::{
+    ChannelName, ChannelRefusal, MemberData, PusherCommand, PusherReply, snapshot, user_of_channel,
+};
 use fanfare_protocol::{CloseReason, ErrorCode, PayloadRef, ReplyId, RoomName, UserName};
 use fanfare_registry::{Joined, NewMember};
 
@@ -23,9 +25,11 @@ const LIST_SPARE_BYTES: usize = 4_096;
 pub(super) struct Seat {
     place: AppPlace,
     /// The application's place among all.
-    app: u32,
+    pub(super) app: u32,
     /// Client events that it may still send, where that is bounded.
     client_events: Option<Bucket>,
+    /// Who has signed in on it.
+    pub(super) user: Option<Box<MemberData>>,
     /// Channels whose members are known, with the user that this connection is there. At most as many as it has rooms.
     members: Vec<(RoomId, UserName)>,
 }
@@ -35,6 +39,11 @@ impl Seat {
     pub(super) fn leave(&mut self, room: RoomId) -> Option<UserName> {
         let place = self.members.iter().position(|(id, _)| *id == room)?;
         Some(self.members.swap_remove(place).1)
+    }
+
+    /// The place of its application, and who has signed in.
+    pub(super) fn signed_in(&self) -> Option<(u32, UserName)> {
+        self.user.as_deref().map(|user| (self.app, user.user.clone()))
     }
 
     fn member(&self, room: RoomId) -> Option<&UserName> {
@@ -53,7 +62,7 @@ impl ShardLoop {
         };
         let rate = found.settings.client_events_per_second_max;
         let client_events = (rate > 0).then(|| Bucket::new(rate, rate));
-        self.seats.insert(lane.index, Box::new(Seat { place, app, client_events, members: Vec::new() }));
+        self.seats.insert(lane.index, Box::new(Seat { place, app, client_events, user: None, members: Vec::new() }));
         let socket_id = pusher.socket_ids.of(app, ConnectionId { shard: self.index, lane });
         let activity_timeout_s = pusher.activity_timeout_s;
         self.tell_app(lane, &PusherReply::Established { socket_id: &socket_id, activity_timeout_s }, true);
@@ -73,7 +82,11 @@ impl ShardLoop {
             PusherCommand::Ping => self.tell_app(lane, &PusherReply::Pong, false),
             // That it came is all there is to know.
             PusherCommand::Pong => {}
-            PusherCommand::SignIn { .. } => self.refuse_app(lane, "signing in is not available on this node"),
+            PusherCommand::SignIn { auth, user_data } => {
+                if let Err(why) = self.sign_in(lane, &auth, &user_data) {
+                    self.refuse_app(lane, &why);
+                }
+            }
             PusherCommand::ClientEvent { event, channel, data } => {
                 if let Err((code, why)) = self.client_event(lane, &event, &channel, data) {
                     self.refuse(lane, code, &why, ReplyId(None));
@@ -94,13 +107,20 @@ impl ShardLoop {
         channel_data: Option<&str>,
     ) -> Result<(), (ChannelRefusal, String)> {
         let Some(app) = self.app_of(lane) else { return Ok(()) };
-        let (name, room) = channel_and_room(&app, channel).map_err(|why| (ChannelRefusal::BadName, why))?;
+        // What is said to one user needs no word but the one that he is the one.
+        let (name, room) = match user_of_channel(channel) {
+            Some(id) => (None, self.users_room(lane, &app, id)?),
+            None => {
+                let found = channel_and_room(&app, channel).map_err(|why| (ChannelRefusal::BadName, why))?;
+                (Some(found.0), found.1)
+            }
+        };
         if self.member_room(lane, &room).is_some() {
             // It is subscribed all the same, so this is no refusal of the subscription.
             self.refuse_app(lane, &format!("this connection is subscribed to {channel} already"));
             return Ok(());
         }
-        if name.needs_auth() {
+        if name.is_some_and(ChannelName::needs_auth) {
             self.check_auth(lane, &app, channel, auth, channel_data).map_err(|why| (ChannelRefusal::Auth, why))?;
         }
         let max = self.settings.subscriptions_per_connection_max;
@@ -111,21 +131,28 @@ impl ShardLoop {
             ErrorCode::RoomFull | ErrorCode::LimitReached => (ChannelRefusal::Limit, why),
             _ => (ChannelRefusal::Unavailable, why),
         };
-        let (joined, data) = if name.is_presence() {
-            let data = channel_data.unwrap_or_default();
-            let member =
-                MemberData::read(data, app.settings.user_info_bytes_max).map_err(|why| (ChannelRefusal::Auth, why))?;
+        let (joined, data) = if name.is_some_and(ChannelName::is_presence) {
+            let member = self.member_of(lane, &app, channel_data).map_err(|why| (ChannelRefusal::Auth, why))?;
             self.enter_as_member(lane, &app, &room, member).map_err(refused)?
         } else {
             (self.enter(lane, &room, None, None).map_err(refused)?, "{}".to_owned())
         };
         let Joined { room, missed, .. } = joined;
         self.tell_app(lane, &PusherReply::Subscribed { channel, data: &data }, true);
-        if name.is_cache() && missed.messages.is_empty() {
+        if name.is_some_and(ChannelName::is_cache) && missed.messages.is_empty() {
             self.tell_app(lane, &PusherReply::CacheMiss { channel }, true);
         }
         self.replay_first(lane, &room, None, missed);
         Ok(())
+    }
+
+    /// Who a client is in a channel whose members are known: as its application says of this channel, or who has signed in.
+    fn member_of(&self, lane: LaneId, app: &App, channel_data: Option<&str>) -> Result<MemberData, String> {
+        if let Some(data) = channel_data {
+            return MemberData::read(data, app.settings.user_info_bytes_max);
+        }
+        let signed_in = self.seats.get(&lane.index).and_then(|seat| seat.user.as_deref());
+        signed_in.cloned().ok_or_else(|| "channel_data is missing, and nobody has signed in".to_owned())
     }
 
     /// Takes a place in a channel whose members are known; who they are then comes with it.
@@ -175,7 +202,11 @@ impl ShardLoop {
 
     fn unsubscribe_channel(&mut self, lane: LaneId, channel: &str) {
         let Some(app) = self.app_of(lane) else { return };
-        let Ok((_, name)) = channel_and_room(&app, channel) else { return };
+        let room = match user_of_channel(channel) {
+            Some(id) => self.users_room(lane, &app, id).ok(),
+            None => channel_and_room(&app, channel).ok().map(|(_, room)| room),
+        };
+        let Some(name) = room else { return };
         // What was said before this command reaches the leaver first, so all of it must have come in.
         self.send_replies(lane);
         self.take_items(usize::MAX);
@@ -231,11 +262,11 @@ impl ShardLoop {
     }
 
     /// The application of a connection; `None` where it has none.
-    fn app_of(&self, lane: LaneId) -> Option<Arc<App>> {
+    pub(super) fn app_of(&self, lane: LaneId) -> Option<Arc<App>> {
         self.seats.get(&lane.index).map(|seat| seat.place.app().clone())
     }
 
-    fn socket_id(&self, lane: LaneId) -> Option<String> {
+    pub(super) fn socket_id(&self, lane: LaneId) -> Option<String> {
         let (seat, pusher) = (self.seats.get(&lane.index)?, self.settings.pusher.as_deref()?);
         Some(pusher.socket_ids.of(seat.app, ConnectionId { shard: self.index, lane }))
     }
@@ -245,7 +276,7 @@ impl ShardLoop {
     }
 
     /// Tells one client something, among its replies while it is being read. `keeps_place`: behind what it was told before.
-    fn tell_app(&mut self, lane: LaneId, reply: &PusherReply<'_>, keeps_place: bool) {
+    pub(super) fn tell_app(&mut self, lane: LaneId, reply: &PusherReply<'_>, keeps_place: bool) {
         if self.replies.owner == Some(lane) {
             return reply.encode(self.replies_of(lane, keeps_place));
         }

@@ -24,6 +24,7 @@ use super::recovery::Behind;
 use super::reload::{head_limits, reply_bytes_max};
 use super::rooms::LocalRooms;
 use super::sight::Sight;
+use super::signed_in::SignedIn;
 use super::sockets::Sockets;
 use super::timers::Timers;
 use super::{Dice, EVENTS_PER_TURN, LISTENER, READ_BYTES_MAX, Replies, ShardLoop, WAKE};
@@ -146,6 +147,7 @@ impl ShardLoop {
             control_frames: Buckets::default(),
             rooms: LocalRooms::default(),
             seats: HashMap::new(),
+            signed_in: SignedIn::default(),
             behind: Behind::default(),
             absences: VecDeque::new(),
             timers: Timers::default(),

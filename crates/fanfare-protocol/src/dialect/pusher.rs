@@ -9,7 +9,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::json;
-use crate::pusher::{CLIENT_PREFIX, ChannelRefusal, PRESENCE_PREFIX, PusherReply, channel_of, check_event_name};
+use crate::pusher::{
+    CLIENT_PREFIX, ChannelRefusal, PRESENCE_PREFIX, PusherReply, channel_of, check_event_name, shown_channel_of,
+};
 use crate::wire::{Opcode, frame_with};
 use crate::{ErrorCode, Event, Payload, Published, RoomEvent, RoomName, UserName};
 
@@ -31,7 +33,7 @@ pub(super) fn encode_room_event(event: &RoomEvent, out: &mut Vec<u8>) {
         RoomEvent::Joined(_, None) | RoomEvent::Left(_, None) => {}
         RoomEvent::RoomClosed(room) => {
             let error = "the channel was closed for all";
-            PusherReply::NotSubscribed { channel: channel_of(room), refusal: ChannelRefusal::Closed, error }
+            PusherReply::NotSubscribed { channel: &shown_channel_of(room), refusal: ChannelRefusal::Closed, error }
                 .encode(out);
         }
     }
@@ -69,14 +71,14 @@ fn member(room: &RoomName, event: &str, user: &UserName, info: Option<&str>, out
 }
 
 fn message(room: &RoomName, published: &Published, out: &mut Vec<u8>) {
-    let channel = channel_of(room);
+    let channel = shown_channel_of(room);
     let (event, data) = event_of(&published.payload);
     let length = 48 + event.len() + channel.len() + published.payload.len();
     frame_with(Opcode::Text, length, out, |out| {
         out.extend_from_slice(br#"{"event":"#);
         json::string(&event, out);
         out.extend_from_slice(br#","channel":"#);
-        json::string(channel, out);
+        json::string(&channel, out);
         match data {
             Some(Data::Raw(json)) => {
                 out.extend_from_slice(br#","data":"#);

@@ -34,11 +34,7 @@ impl MemberData {
             #[serde(borrow, default)]
             user_info: Option<&'a RawValue>,
         }
-        if !channel_data.trim_ascii_start().starts_with('{') {
-            return Err("channel_data must be a JSON object".to_owned());
-        }
-        let Fields { user_id, user_info } =
-            serde_json::from_str(channel_data).map_err(|error| format!("channel_data is not JSON: {error}"))?;
+        let Fields { user_id, user_info } = object("channel_data", channel_data)?;
         let user_id = user_id.ok_or("channel_data.user_id is missing")?.get();
         let user = match user_id.as_bytes().first() {
             Some(b'"') => serde_json::from_str(user_id).map_err(|error| format!("channel_data.user_id: {error}"))?,
@@ -46,19 +42,55 @@ impl MemberData {
             Some(b'-' | b'0'..=b'9') => user_id.to_owned(),
             _ => return Err("channel_data.user_id must be a string or a number".to_owned()),
         };
-        if user.chars().count() > USER_ID_CHARS_MAX {
-            return Err(format!("channel_data.user_id has at most {USER_ID_CHARS_MAX} characters"));
+        Self::checked(("channel_data", "user_id"), &user, user_info, info_bytes_max)
+    }
+
+    /// Reads `user_data` of who signs in, whose signature holds.
+    ///
+    /// # Errors
+    /// For people: what is wrong with it.
+    pub fn of_user(user_data: &str, info_bytes_max: usize) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Fields<'a> {
+            #[serde(borrow, default)]
+            id: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            user_info: Option<&'a RawValue>,
         }
-        let user = UserName::parse(&user).map_err(|error| format!("channel_data.user_id: {error}"))?;
-        let info = user_info.map_or("null", RawValue::get);
+        let Fields { id, user_info } = object("user_data", user_data)?;
+        let id = id.ok_or("user_data.id is missing")?.get();
+        let user: String = serde_json::from_str(id).map_err(|_| "user_data.id must be a string")?;
+        Self::checked(("user_data", "id"), &user, user_info, info_bytes_max)
+    }
+
+    /// `place`: where it stands, and the name of the id there.
+    fn checked(
+        (place, id): (&str, &str),
+        user: &str,
+        info: Option<&RawValue>,
+        info_bytes_max: usize,
+    ) -> Result<Self, String> {
+        if user.chars().count() > USER_ID_CHARS_MAX {
+            return Err(format!("{place}.{id} has at most {USER_ID_CHARS_MAX} characters"));
+        }
+        let user = UserName::parse(user).map_err(|error| format!("{place}.{id}: {error}"))?;
+        let info = info.map_or("null", RawValue::get);
         if info.len() > info_bytes_max {
-            return Err(format!("channel_data.user_info has at most {info_bytes_max} bytes"));
+            return Err(format!("{place}.user_info has at most {info_bytes_max} bytes"));
         }
         if nests_deeper(info, JSON_DEPTH_MAX) {
-            return Err(format!("channel_data.user_info nests more than {JSON_DEPTH_MAX} levels deep"));
+            return Err(format!("{place}.user_info nests more than {JSON_DEPTH_MAX} levels deep"));
         }
         Ok(Self { user, info: info.into() })
     }
+}
+
+/// An object: without this look an array would do, whose elements serde takes for the fields in order.
+fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, String> {
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(format!("{what} must be a JSON object"));
+    }
+    serde_json::from_str(text).map_err(|error| format!("{what} is not JSON: {error}"))
 }
 
 /// All members of a channel, as a client is told them when it is one: JSON as text.

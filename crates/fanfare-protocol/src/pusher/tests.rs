@@ -372,3 +372,34 @@ fn data_of_an_event_is_what_a_client_is_told() {
     assert!(is_client_event(&json(r#" { "data": 1, "event": "client-x" }"#)));
     assert!(!is_client_event(&json(r#"{"event":"clients"}"#)) && !is_client_event(&Payload::Text("client-x".into())));
 }
+
+#[test]
+fn a_users_channel_is_a_room_that_no_channel_is_and_reads_back() {
+    for id in ["ada", "a b", "a/b?c#d%20", "Zoë 🙂", "private-a", "~", "%41", "\u{a0}"] {
+        let user = UserName::parse(id).expect("a name");
+        let room = user_room("shop", &user).expect("a room");
+        assert!(room.as_str().starts_with("shop:~"), "{room}");
+        assert!(RoomName::parse(room.as_str()).is_ok() && ChannelName::parse(channel_of(&room)).is_err(), "{room}");
+        assert!(is_private_room(&room) && !is_presence_room(&room) && !is_cache_room(&room));
+        assert_eq!(user_of_channel(&shown_channel_of(&room)), Some(id));
+    }
+    assert_eq!(user_of_channel("server-to-user-ada"), None);
+    let room = |name| RoomName::parse(name).expect("a name");
+    // Rooms of the namespace that somebody else has made.
+    assert_eq!(shown_channel_of(&room("shop:~a%zz%4")), "#server-to-user-a%zz%4");
+    assert_eq!(shown_channel_of(&room("shop:a~b%41")), "a~b%41");
+    assert!(user_room("shop", &UserName::parse(&" ".repeat(100)).expect("a name")).is_err(), "escaped it is too long");
+}
+
+#[test]
+fn users_sign_in_with_an_id_that_is_text() {
+    let read = |data: &str| MemberData::of_user(data, 10);
+    let user = read(r#"{"id":"ada","user_info":{"a":1},"watchlist":["bea"]}"#).expect("a user");
+    assert_eq!((user.user.as_str(), &*user.info), ("ada", r#"{"a":1}"#));
+    assert_eq!(&*read(r#"{"id":"ada"}"#).expect("a user").info, "null");
+    for bad in ["", "[]", "{}", r#"["ada"]"#, r#"{"id":7}"#, r#"{"id":""}"#, r#"{"id":null}"#, r#"{"id":"a\nb"}"#] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
+    assert!(read(r#"{"id":"ada","user_info":"1234567890"}"#).is_err());
+    assert!(read(&format!(r#"{{"id":"{}"}}"#, "x".repeat(129))).is_err());
+}

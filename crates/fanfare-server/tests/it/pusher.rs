@@ -7,3 +7,4 @@ mod connecting;
 mod presence;
 mod saying;
 mod support;
+mod users;
