@@ -83,7 +83,7 @@ export const scenarios = [
   {
     id: "idle",
     title: "Idle: 15,000 subscribed connections",
-    text: "Memory is the growth of the server's resident memory by the connections, measured after they have been silent for a while; handshakes include the subscription. Then each room gets one message, which proves that all were there, and all leave.",
+    text: "Memory is the growth of the server's resident memory by the connections, measured after they have been silent for a while; handshakes include the subscription. Then each room gets one message, which proves that all were there, and all leave. Of what Fanfare keeps then, most is the close ledger: it remembers the last 10,000 closes (`api.closes_max`), some 250 bytes each.",
     args: ["idle", "--connections", "15000", "--rooms", "150", "--opening", "512", "--hold", "2s", "--leaving", "3s"],
     quick: ["idle", "--connections", "1500", "--rooms", "15", "--opening", "512", "--hold", "500ms", "--leaving", "500ms"],
     rounds: 2,
