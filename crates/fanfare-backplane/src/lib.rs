@@ -11,6 +11,9 @@
 mod answer;
 mod cursor;
 mod envelope;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod nats;
 mod redis;
 mod relay;

@@ -11,6 +11,8 @@ mod address;
 mod appending;
 mod counts;
 mod frame;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod reading;
 mod tally;
 mod written;

@@ -9,6 +9,7 @@ pub use crate::api::fuzzing::{Publication, api_call, publication};
 use crate::forwarded::ForwardedFor;
 use crate::head::{BadHead, Head, HeadLimits};
 use crate::proxied::Named;
+pub use crate::pusher::fuzzing::{PublicIds, SentEvent, refused_protocol, sent_events, signed_call};
 use crate::{ForwardedHeader, Trusted};
 
 /// Reads a request's head: the request and its length, `None` while more is needed, or whether it was too large.

@@ -27,13 +27,13 @@ pub(super) fn body_bytes_max(app: &PusherAppSettings) -> usize {
 /// An event as it was sent. What else stands in it is passed over.
 #[derive(Deserialize)]
 pub(super) struct EventBody<'a> {
-    name: String,
+    pub(super) name: String,
     #[serde(borrow)]
-    data: &'a RawValue,
+    pub(super) data: &'a RawValue,
     #[serde(default)]
-    channels: Option<Vec<String>>,
+    pub(super) channels: Option<Vec<String>>,
     #[serde(default)]
-    channel: Option<String>,
+    pub(super) channel: Option<String>,
     #[serde(default)]
     socket_id: Option<String>,
     #[serde(default)]

@@ -2,6 +2,8 @@
 
 mod api;
 mod events;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod signed;
 mod socket_id;
 
